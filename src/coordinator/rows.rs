@@ -1,0 +1,227 @@
+//! The durable part of the coordinator: a few tables of small rows, and the changes that carry them to the store.
+//!
+//! A [`Change`] is absolute: the new value of one row, or its removal, so replaying one twice does no harm. What can be
+//! computed from rows is not a row (leased counts, open runs, totals): it is rebuilt when rows are restored.
+//!
+//! | table | key | row |
+//! |---|---|---|
+//! | globals | — | next campaign id |
+//! | campaigns | campaign id | settings and state |
+//! | tasks | campaign id, task index | done, extra, issued |
+//! | leases | slot | generation, holder, runs |
+//! | sessions | slot | id, what was processed and refused |
+//! | session names | slot | a text for people |
+//! | troubles | slot | a task's errors, losses, quarantine |
+//! | returned | slot | up to 64 run numbers of a task that are to be lent again |
+
+use crate::types::{CampaignId, CampaignSpec, CreationId, Refusal, SessionId, TaskIndex};
+
+/// Names one row of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowKey {
+    /// The one row of the globals.
+    Globals,
+    /// A campaign.
+    Campaign(CampaignId),
+    /// A task of a campaign.
+    Task(CampaignId, TaskIndex),
+    /// A lease slot.
+    Lease(u32),
+    /// A session slot.
+    Session(u32),
+    /// The name of the session in a slot.
+    SessionName(u32),
+    /// A trouble slot.
+    Trouble(u32),
+    /// A slot of returned runs.
+    Returned(u32),
+}
+
+/// One row with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// The globals.
+    Globals(GlobalsRow),
+    /// A campaign.
+    Campaign(CampaignId, CampaignRow),
+    /// A task.
+    Task(CampaignId, TaskIndex, TaskRow),
+    /// A lease slot.
+    Lease(u32, LeaseRow),
+    /// A session.
+    Session(u32, SessionRow),
+    /// A session's name.
+    SessionName(u32, String),
+    /// A troubled task.
+    Trouble(u32, TroubleRow),
+    /// Returned runs.
+    Returned(u32, ReturnedRow),
+}
+
+impl Row {
+    /// The row's key.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Globals(_) => RowKey::Globals,
+            Self::Campaign(campaign, _) => RowKey::Campaign(*campaign),
+            Self::Task(campaign, task, _) => RowKey::Task(*campaign, *task),
+            Self::Lease(slot, _) => RowKey::Lease(*slot),
+            Self::Session(slot, _) => RowKey::Session(*slot),
+            Self::SessionName(slot, _) => RowKey::SessionName(*slot),
+            Self::Trouble(slot, _) => RowKey::Trouble(*slot),
+            Self::Returned(slot, _) => RowKey::Returned(*slot),
+        }
+    }
+}
+
+/// An absolute change of durable state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The row now has this value.
+    Put(Row),
+    /// The row is gone.
+    Remove(RowKey),
+    /// The rows of the tasks `first .. first + tasks` are gone. `first` and `tasks` are multiples of
+    /// [`CLEAR_TASKS_UNIT`], so that whole pages fall.
+    ClearTasks {
+        /// The campaign.
+        campaign: CampaignId,
+        /// The first task.
+        first: TaskIndex,
+        /// How many; may reach beyond the last task.
+        tasks: u32,
+    },
+}
+
+/// Tasks are cleared in multiples of this; a stored page of tasks must divide it.
+pub const CLEAR_TASKS_UNIT: u32 = 65_536;
+
+/// What belongs to no campaign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlobalsRow {
+    /// The id of the next campaign; ids are never used twice.
+    pub next_campaign: u32,
+}
+
+/// A campaign's durable state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CampaignRow {
+    /// Its settings; `lease_ms` is always filled in.
+    pub spec: CampaignSpec,
+    /// The creation it came from.
+    pub creation: CreationId,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+/// Where a stored campaign stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its keys are still arriving; dropped when the process ends.
+    Creating,
+    /// Lends runs.
+    Running,
+    /// Lends none until resumed.
+    Paused,
+    /// Lends none any more.
+    Cancelled,
+    /// Removed for everybody; its rows and texts are being cleared in slices.
+    Removing,
+}
+
+/// A task's counters, in runs. All zero is the same as no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TaskRow {
+    /// Runs that count; at most the quota.
+    pub done: u32,
+    /// Executions beyond that.
+    pub extra: u32,
+    /// Numbered campaigns: run numbers below this were lent at some time. Counted ones: 0.
+    pub issued: u32,
+}
+
+/// One slot of the lease table. It is never removed once used: its generation keeps ids from repeating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// How many leases this slot has held, this one included.
+    pub generation: u32,
+    /// The lease in it, if any.
+    pub lease: Option<Lease>,
+}
+
+/// A lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Slot of the session that holds it.
+    pub session: u32,
+    /// Campaign of its task.
+    pub campaign: CampaignId,
+    /// Its task.
+    pub task: TaskIndex,
+    /// Its first run (numbered campaigns; else 0).
+    pub first_run: u32,
+    /// How many runs, 1..=64.
+    pub runs: u32,
+    /// Numbered campaigns: bit i is set while run `first_run + i` is still lent under this lease. Counted ones: 0.
+    pub own: u64,
+    /// Where it stands.
+    pub state: LeaseState,
+}
+
+/// Where a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Its runs are its holder's.
+    Live,
+    /// Its runs went back; a late report still counts.
+    Expired,
+    /// Its campaign was removed; a late report is refused.
+    Gone,
+}
+
+/// A session: one client process, or one connection of the origin's dialect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Chosen by the client (origin: made from the connection).
+    pub id: SessionId,
+    /// A connection of the origin's dialect: ends with it, and with the process.
+    pub origin: bool,
+    /// The highest connection attempt seen.
+    pub attempt: u64,
+    /// The highest processed request number.
+    pub processed: u64,
+    /// The highest number whose answer the client has read.
+    pub confirmed: u64,
+    /// Refused numbers above `confirmed`, ascending, at most [`crate::limits::REFUSALS_MAX`] stretches.
+    pub refusals: Vec<Refusal>,
+}
+
+/// What went wrong with one task since the last requeue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TroubleRow {
+    /// Its campaign.
+    pub campaign: CampaignId,
+    /// The task.
+    pub task: TaskIndex,
+    /// Failed runs.
+    pub errors: u32,
+    /// Lost runs.
+    pub losses: u32,
+    /// Set aside: not lent until requeued.
+    pub quarantined: bool,
+    /// The last failure's text, at most [`crate::limits::ERROR_BYTES_MAX`] bytes.
+    pub last_error: String,
+}
+
+/// Up to 64 returned runs of one task of a numbered campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnedRow {
+    /// Its campaign.
+    pub campaign: CampaignId,
+    /// The task.
+    pub task: TaskIndex,
+    /// The run numbers are `64 * word + i` for every bit i of `runs`.
+    pub word: u32,
+    /// Which; never 0.
+    pub runs: u64,
+}
