@@ -41,6 +41,8 @@ pub const TIMEOUT_MS_MIN: u64 = 100;
 pub const TIMEOUT_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// A session that is idle this long is forgotten, in milliseconds (1 day).
 pub const SESSION_IDLE_MS: u64 = 24 * 3_600_000;
+/// A creation that nobody goes on with for this long is dropped, in milliseconds (10 min).
+pub const CREATION_IDLE_MS: u64 = 600_000;
 /// First delay before a session is lent a task that it released, in milliseconds; doubles with every release.
 pub const RELEASE_DELAY_MS_MIN: u64 = 1_000;
 /// Longest such delay, in milliseconds.

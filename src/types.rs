@@ -542,6 +542,8 @@ pub enum RequestFate {
     Counted,
     /// It was processed and refused.
     Refused(RefusalReason),
+    /// It was processed and the client confirmed that it read the answer; which it was is no longer kept.
+    Confirmed,
     /// It has not arrived.
     NotReceived,
     /// The session is not known here.

@@ -1,12 +1,61 @@
-//! The pure state machine: decides who works on what and what counts. No I/O, no clock, no chance, no async.
+//! The state machine: decides who works on what, what counts, and what is said to whom.
+//!
+//! ```text
+//!   apply(now, Command) ──▶ Step { changes, texts ── to the store, then ── outputs ── to the connections }
+//!   Restorer: rows, changes ──▶ Coordinator
+//! ```
+//!
+//! Pure: no I/O, no clock, no chance, no async, no logging; time is handed in. One owner calls it from one thread.
+//! The work of a step is bounded by the command's own size and [`Options::slice`]; what is more (mass expiry, removal,
+//! many waiting sessions) goes on with the next [`Command::Advance`], which [`Coordinator::next_deadline`] asks for at once.
+//!
+//! **Invariants** (see `check.rs`): for every task of a numbered campaign, issued == done + lent + returned; leased is the
+//! sum over live leases; every index equals a full scan; a coordinator restored from `durable_view()` has the same
+//! `durable_view()`. Changes cannot drift from the state: a step notes which rows it touched and reads their values
+//! from the state when it ends.
+//!
+//! Reading order: `command` (what goes in and out), `rows` (what is durable), `campaign` and `runs` (how runs move),
+//! `reports`, `grants`, `expiry`, `hello`, `origin`, `control`, `sweeps`, `restore`, `check`. Tested in `tests/`.
+
+mod campaign;
+mod check;
 pub mod command;
+mod control;
+mod expiry;
+mod grants;
+mod hello;
+mod leases;
+mod open;
+mod origin;
+mod reports;
+mod restore;
 pub mod rows;
+mod runs;
+mod sessions;
+mod slots;
+mod sweeps;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::types::{InstanceId, Tick};
-pub use command::{Command, Step};
-pub use rows::{Change, Row, RowKey};
+use self::campaign::Campaign;
+use self::leases::Leases;
+use self::sessions::Sessions;
+use self::slots::Slots;
+use self::sweeps::Sweep;
+use self::timers::Timers;
+use self::waiting::Waiting;
+use crate::limits;
+use crate::types::{CampaignId, ConnectionId, CreationId, InstanceId, Tick};
+
+pub use self::command::{Command, Output, Step, TextChange};
+pub use self::restore::{Inconsistent, Restorer};
+pub use self::rows::{Change, Row, RowKey};
+use self::rows::{GlobalsRow, Phase, ReturnedRow, TroubleRow};
 
 /// Settings and bounds of a coordinator; the defaults are those of [`crate::limits`].
 #[derive(Clone, Debug)]
@@ -17,7 +66,9 @@ pub struct Options {
     pub origin_campaign: Option<String>,
     /// A session idle this long is forgotten, in milliseconds.
     pub session_idle_ms: u64,
-    /// Live leases over all sessions.
+    /// A creation that nobody goes on with for this long is dropped, in milliseconds.
+    pub creation_idle_ms: u64,
+    /// Leases in any state, over all sessions.
     pub leases_max: usize,
     /// Live leases of a session.
     pub leases_per_session_max: u32,
@@ -25,70 +76,60 @@ pub struct Options {
     pub expired_per_session_max: usize,
     /// Sessions remembered.
     pub sessions_max: usize,
+    /// Campaigns at a time.
+    pub campaigns_max: usize,
     /// Expiries, sweep items and waiting sessions handled in one step.
     pub slice: usize,
 }
 
-/// The stored rows contradict each other: the data directory is damaged. The text says which rows and how.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Inconsistent(pub String);
-
-/// Takes rows and changes in any order that a store has them, then becomes a [`Coordinator`].
-pub struct Restorer;
-
-impl Restorer {
-    /// An empty state.
-    pub fn new() -> Self {
-        todo!()
-    }
-    /// Applies one change: a stored row as `Change::Put`, or what the journal says.
-    ///
-    /// # Errors
-    /// The change cannot be: an index out of its range.
-    pub fn apply(&mut self, _change: Change) -> Result<(), Inconsistent> {
-        todo!()
-    }
-    /// Builds the indexes and checks every invariant. Every lease gets its full length from `now` on.
-    ///
-    /// # Errors
-    /// What does not fit together.
-    pub fn finish(self, _options: Options, _instance: InstanceId, _now: Tick) -> Result<Coordinator, Inconsistent> {
-        todo!()
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lease_ms: limits::LEASE_MS_DEFAULT,
+            origin_campaign: None,
+            session_idle_ms: limits::SESSION_IDLE_MS,
+            creation_idle_ms: limits::CREATION_IDLE_MS,
+            leases_max: limits::LEASES_MAX,
+            leases_per_session_max: limits::LEASES_PER_SESSION_MAX,
+            expired_per_session_max: limits::EXPIRED_PER_SESSION_MAX,
+            sessions_max: limits::SESSIONS_MAX,
+            campaigns_max: limits::CAMPAIGNS_MAX,
+            slice: limits::SLICE,
+        }
     }
 }
 
 /// The state machine.
-pub struct Coordinator;
+#[derive(Debug)]
+pub struct Coordinator {
+    options: Options,
+    instance: InstanceId,
 
-impl Coordinator {
-    /// Decides. See [`Command`] and [`command::Output`].
-    pub fn apply(&mut self, _now: Tick, _command: Command) -> Step {
-        todo!()
-    }
-    /// When `Command::Advance` is due at the latest; `None` while nothing is.
-    pub fn next_deadline(&self) -> Option<Tick> {
-        todo!()
-    }
-    /// One durable row as it stands; what the store writes into pages.
-    pub fn row(&self, _key: RowKey) -> Option<Row> {
-        todo!()
-    }
-    /// All durable rows.
-    pub fn durable_view(&self) -> BTreeMap<RowKey, Row> {
-        todo!()
-    }
-    /// Checks the books of every task and every index against a full scan.
-    ///
-    /// # Errors
-    /// What does not fit together.
-    pub fn check(&self) -> Result<(), Inconsistent> {
-        todo!()
-    }
-    /// What a start prints: (campaigns, sessions, live leases).
-    pub fn summary(&self) -> Summary {
-        todo!()
-    }
+    // Durable, with their indexes.
+    globals: GlobalsRow,
+    campaigns: BTreeMap<CampaignId, Campaign>,
+    leases: Leases,
+    sessions: Sessions,
+    troubles: Slots<TroubleRow>,
+    returned: Slots<ReturnedRow>,
+
+    // Indexes over campaigns.
+    names: HashMap<String, CampaignId>,
+    creations: HashMap<CreationId, CampaignId>,
+    lendable: BTreeSet<CampaignId>,
+    unsettled: BTreeSet<CampaignId>,
+
+    // In memory only.
+    last_lent: CampaignId,
+    timers: Timers,
+    waiting: Waiting,
+    sweeps: VecDeque<Sweep>,
+    draining: bool,
+    now: Tick,
+
+    // The step in the making.
+    touched: Vec<RowKey>,
+    step: Step,
 }
 
 /// How much a coordinator holds.
@@ -104,4 +145,157 @@ pub struct Summary {
     pub sessions: usize,
     /// Live leases.
     pub leases: usize,
+}
+
+impl Coordinator {
+    /// Decides. Time never goes backwards: an earlier `now` than before is taken as the one before.
+    ///
+    /// The caller makes the step's changes and texts durable together, and only then sends its outputs, in order.
+    pub fn apply(&mut self, now: Tick, command: Command) -> Step {
+        self.now = self.now.max(now);
+        match command {
+            Command::Boot => self.boot(),
+            Command::Advance => self.advance(),
+            Command::Drain => self.draining = true,
+            Command::Hello { connection, hello } => self.hello(connection, hello),
+            Command::Want { connection, want } => self.want(connection, want),
+            Command::Requests { connection, first, confirmed, requests } => {
+                self.requests(connection, first, confirmed, requests);
+            }
+            Command::Heartbeat { connection, confirmed } => self.heartbeat(connection, confirmed),
+            Command::Goodbye { connection } => self.goodbye(connection),
+            Command::Disconnected { connection } => self.disconnected(connection),
+            Command::Origin { connection, done } => self.origin(connection, &done),
+            Command::Control { connection, id, request } => self.control(connection, id, request),
+        }
+        self.serve_waiting();
+        self.finish_step()
+    }
+
+    /// When [`Command::Advance`] is due at the latest; `None` while nothing will ever be.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        if self.waiting.is_marked() || !self.sweeps.is_empty() {
+            return Some(self.now);
+        }
+        self.timers.next()
+    }
+
+    /// One durable row as it stands.
+    pub fn row(&self, key: RowKey) -> Option<Row> {
+        Some(match key {
+            RowKey::Globals => Row::Globals(self.globals.clone()),
+            RowKey::Campaign(id) => Row::Campaign(id, self.campaigns.get(&id)?.row.clone()),
+            RowKey::Task(id, task) => {
+                let row = self.campaigns.get(&id)?.tasks.get(task).row;
+                if row == rows::TaskRow::default() {
+                    return None;
+                }
+                Row::Task(id, task, row)
+            }
+            RowKey::Lease(slot) => Row::Lease(slot, self.leases.row(slot)?),
+            RowKey::Session(slot) => {
+                let session = self.sessions.get(slot).filter(|session| session.stored)?;
+                Row::Session(slot, session.row.clone())
+            }
+            RowKey::SessionName(slot) => {
+                let session = self.sessions.get(slot).filter(|session| session.stored)?;
+                Row::SessionName(slot, session.name.clone())
+            }
+            RowKey::Trouble(slot) => Row::Trouble(slot, self.troubles.get(slot)?.clone()),
+            RowKey::Returned(slot) => Row::Returned(slot, *self.returned.get(slot)?),
+        })
+    }
+
+    /// All durable rows: what a store that missed nothing holds.
+    pub fn durable_view(&self) -> BTreeMap<RowKey, Row> {
+        let mut keys = vec![RowKey::Globals];
+        for (id, campaign) in &self.campaigns {
+            keys.push(RowKey::Campaign(*id));
+            keys.extend(campaign.tasks.touched().map(|(task, _)| RowKey::Task(*id, task)));
+        }
+        keys.extend((0..self.leases.end()).map(RowKey::Lease));
+        for (slot, _) in self.sessions.iter() {
+            keys.extend([RowKey::Session(slot), RowKey::SessionName(slot)]);
+        }
+        keys.extend(self.troubles.iter().map(|(slot, _)| RowKey::Trouble(slot)));
+        keys.extend(self.returned.iter().map(|(slot, _)| RowKey::Returned(slot)));
+        keys.into_iter().filter_map(|key| Some((key, self.row(key)?))).collect()
+    }
+
+    /// How much there is.
+    pub fn summary(&self) -> Summary {
+        let campaigns = || self.names.values().filter_map(|id| self.campaigns.get(id));
+        Summary {
+            campaigns: self.names.len(),
+            tasks: campaigns().map(|campaign| u64::from(campaign.count())).sum(),
+            runs_done: campaigns().map(|campaign| campaign.totals.runs_done).sum(),
+            sessions: self.sessions.iter().filter(|(_, session)| session.stored).count(),
+            leases: self.sessions.iter().map(|(_, session)| session.live.len()).sum(),
+        }
+    }
+
+    /// The next step of a process that begins: what does not outlive a process is ended, in slices.
+    fn boot(&mut self) {
+        self.touch(RowKey::Globals);
+        self.sweeps.push_back(Sweep::EndOrigin { next: 0 });
+        for (id, campaign) in &self.campaigns {
+            if campaign.row.phase == Phase::Removing {
+                self.sweeps.push_back(Sweep::remove(*id));
+            }
+        }
+        let creating = |campaign: &&Campaign| campaign.row.phase == Phase::Creating;
+        let unsealed: Vec<_> = self.campaigns.values().filter(creating).map(|campaign| campaign.id).collect();
+        for id in unsealed {
+            self.begin_removal(id);
+        }
+        self.sweep();
+    }
+
+    /// Time passed, or work was left over.
+    fn advance(&mut self) {
+        self.expire();
+        self.sweep();
+    }
+
+    /// Notes that a row may have changed; its value is read when the step ends.
+    fn touch(&mut self, key: RowKey) {
+        self.touched.push(key);
+    }
+
+    /// Sends something once the step is durable.
+    fn send(&mut self, connection: ConnectionId, output: Output) {
+        self.step.outputs.push((connection, output));
+    }
+
+    /// Keeps the indexes over campaigns in step with one of them. `opened`: a run can be lent that could not before, so
+    /// those who wait look again; they also do when the campaign settled just now.
+    fn campaign_changed(&mut self, id: CampaignId, opened: bool) {
+        let Some(campaign) = self.campaigns.get(&id) else { return };
+        let lendable = campaign.lendable();
+        if lendable {
+            self.lendable.insert(id);
+        } else {
+            self.lendable.remove(&id);
+        }
+        let settled_now = if campaign.settled().is_some() || campaign.row.phase == Phase::Removing {
+            self.unsettled.remove(&id)
+        } else {
+            self.unsettled.insert(id);
+            false
+        };
+        if settled_now || (opened && lendable) {
+            self.waiting.mark(&campaign.info.name, settled_now);
+        }
+    }
+
+    /// Turns what was touched into changes.
+    fn finish_step(&mut self) -> Step {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        let mut step = std::mem::take(&mut self.step);
+        step.changes.extend(touched.drain(..).map(|key| self.row(key).map_or(Change::Remove(key), Change::Put)));
+        self.touched = touched;
+        step
+    }
 }

@@ -567,4 +567,6 @@ pub enum WireFate {
     NotReceived,
     /// The session is not known here.
     UnknownSession,
+    /// Processed, and the client has read the answer; which it was is no longer kept.
+    Confirmed,
 }

@@ -1,0 +1,147 @@
+//! The books, checked: every task's runs add up, and every index equals a full scan.
+//!
+//! Run after every step of the random histories and once after every recovery; linear in the state, so never per step in
+//! production.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rows::{Lease, LeaseState, Phase};
+use super::{Campaign, Coordinator, Inconsistent};
+use crate::types::{CampaignId, TaskIndex};
+
+impl Coordinator {
+    /// Checks the books of every task and every index against a full scan.
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn check(&self) -> Result<(), Inconsistent> {
+        self.check_sessions()?;
+        let mut leases: BTreeMap<CampaignId, Vec<(u32, &Lease)>> = BTreeMap::new();
+        for (slot, lease) in self.leases.iter() {
+            leases.entry(lease.campaign).or_default().push((slot, lease));
+        }
+        for campaign in self.campaigns.values() {
+            if campaign.row.phase != Phase::Removing {
+                let leases = leases.remove(&campaign.id).unwrap_or_default();
+                self.check_campaign(campaign, &leases).map_err(|Inconsistent(what)| {
+                    Inconsistent(format!("campaign {} ({}): {what}", campaign.id.0, campaign.row.spec.name))
+                })?;
+            }
+        }
+        let lendable: BTreeSet<_> =
+            self.campaigns.values().filter(|campaign| campaign.lendable()).map(|campaign| campaign.id).collect();
+        require(lendable == self.lendable, || "the index of campaigns that lend".into())?;
+        let listed = || self.campaigns.values().filter(|campaign| campaign.row.phase != Phase::Removing);
+        let unsettled: BTreeSet<_> =
+            listed().filter(|campaign| campaign.settled().is_none()).map(|campaign| campaign.id).collect();
+        require(unsettled == self.unsettled, || "the index of campaigns that are not settled".into())?;
+        let named = listed().all(|campaign| self.names.get(&campaign.row.spec.name) == Some(&campaign.id));
+        require(named && listed().count() == self.names.len(), || "the index of campaign names".into())
+    }
+
+    fn check_sessions(&self) -> Result<(), Inconsistent> {
+        let mut leases = 0;
+        let mut waiting = BTreeSet::new();
+        for (slot, session) in self.sessions.iter() {
+            let states = session.live.iter().map(|lease| (*lease, true));
+            for (lease_slot, live) in states.chain(session.expired.iter().map(|lease| (*lease, false))) {
+                let lease = self.leases.get(lease_slot);
+                let fits =
+                    lease.is_some_and(|lease| lease.session == slot && (lease.state == LeaseState::Live) == live);
+                require(fits, || format!("session {slot} and lease {lease_slot} disagree"))?;
+                leases += 1;
+            }
+            require(session.expired.len() <= self.options.expired_per_session_max, || {
+                format!("session {slot} keeps too many expired leases")
+            })?;
+            if session.arrival.is_some() {
+                waiting.insert(slot);
+            }
+        }
+        require(leases == self.leases.len(), || "a lease that its session does not know".into())?;
+        require(waiting == self.waiting.sessions(), || "the queues of those that wait".into())
+    }
+
+    fn check_campaign(&self, campaign: &Campaign, leases: &[(u32, &Lease)]) -> Result<(), Inconsistent> {
+        let mut outstanding: BTreeMap<TaskIndex, (u32, Vec<(u64, u64)>)> = BTreeMap::new();
+        for &(slot, lease) in leases {
+            if lease.state != LeaseState::Live {
+                require(lease.own == 0, || format!("expired lease {slot} owns runs"))?;
+                continue;
+            }
+            let (runs, task) = outstanding.entry(lease.task).or_default();
+            *runs += if campaign.numbered() { lease.own.count_ones() } else { lease.runs };
+            let lent = campaign.lent.get(&(lease.task, lease.first_run)) == Some(&slot);
+            require(lent == campaign.numbered(), || format!("the index of lent runs, lease {slot}"))?;
+            task.push((u64::from(lease.first_run), lease.own));
+        }
+        let mut returned: BTreeMap<TaskIndex, Vec<(u64, u64)>> = BTreeMap::new();
+        for ((task, word), slot) in &campaign.returned {
+            let row = self.returned.get(*slot);
+            let row =
+                row.filter(|row| (row.campaign, row.task, row.word) == (campaign.id, *task, *word) && row.runs != 0);
+            let row = row.ok_or_else(|| Inconsistent(format!("returned runs {slot} and their index disagree")))?;
+            returned.entry(*task).or_default().push((u64::from(*word) * 64, row.runs));
+        }
+        let mut totals = super::campaign::Totals {
+            errors: campaign.totals.errors,
+            losses: campaign.totals.losses,
+            ..Default::default()
+        };
+        let none = (0, Vec::new());
+        for (task, counters) in campaign.tasks.touched() {
+            let (leased, lent) = outstanding.remove(&task).unwrap_or_else(|| none.clone());
+            let at = |what: &str| format!("task {}: {what}", task.0);
+            require(leased == counters.leased, || at("leased is not the sum over its leases"))?;
+            require(counters.row.done <= campaign.quota(), || at("done is above the quota"))?;
+            let back = returned.remove(&task).unwrap_or_default();
+            if campaign.numbered() {
+                let returned_runs: u32 = back.iter().map(|(_, runs)| runs.count_ones()).sum();
+                let sum = counters.row.done + leased + returned_runs;
+                require(counters.row.issued == sum, || at("issued is not done + lent + returned"))?;
+                require(counters.row.issued <= campaign.quota(), || at("issued is above the quota"))?;
+                let mut seen = BTreeSet::new();
+                for (first, runs) in lent.iter().chain(&back) {
+                    for bit in (0..64).filter(|bit| runs >> bit & 1 == 1) {
+                        let run = first + bit;
+                        let once = seen.insert(run) && run < u64::from(counters.row.issued);
+                        require(once, || at("a run in two places, or never issued"))?;
+                    }
+                }
+            }
+            totals.tasks_done += u64::from(counters.row.done >= campaign.quota());
+            totals.runs_done += u64::from(counters.row.done);
+            totals.runs_extra += u64::from(counters.row.extra);
+            totals.runs_leased += u64::from(counters.leased);
+        }
+        // A struck lease owns nothing, so its task's counters may be all that is left of it.
+        require(outstanding.values().all(|(runs, _)| *runs == 0), || "leases of a task without counts".into())?;
+        require(returned.is_empty(), || "returned runs of a task without counts".into())?;
+        require(totals == campaign.totals, || "the totals are not the sums over the tasks".into())?;
+        self.check_open(campaign)
+    }
+
+    fn check_open(&self, campaign: &Campaign) -> Result<(), Inconsistent> {
+        let indexed: BTreeSet<_> = campaign.open.known().collect();
+        let frontier = campaign.open.frontier();
+        let scanned: BTreeSet<_> =
+            (0..frontier).map(TaskIndex).filter_map(|task| campaign.level(task).map(|level| (level, task))).collect();
+        require(indexed == scanned, || "the index of open tasks".into())?;
+        let beyond = campaign.tasks.touched().any(|(task, _)| task.0 >= frontier)
+            || campaign.quarantined.iter().any(|task| task.0 >= frontier);
+        require(!beyond, || "a touched task beyond the frontier".into())?;
+        for (task, slot) in &campaign.troubles {
+            let trouble = self.troubles.get(*slot).filter(|row| row.campaign == campaign.id && row.task == *task);
+            let fits = trouble.is_some_and(|row| row.quarantined == campaign.quarantined.contains(task));
+            require(fits, || format!("task {}: its troubles and their index disagree", task.0))?;
+            let done = campaign.tasks.get(*task).row.done >= campaign.quota();
+            require(!(done && campaign.quarantined.contains(task)), || format!("task {}: done and set aside", task.0))?;
+        }
+        let known = campaign.quarantined.iter().all(|task| campaign.troubles.contains_key(task));
+        require(known, || "a quarantined task without troubles".into())
+    }
+}
+
+fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), Inconsistent> {
+    if holds { Ok(()) } else { Err(Inconsistent(what())) }
+}

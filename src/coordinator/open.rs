@@ -1,0 +1,186 @@
+//! Which tasks of a campaign have a run to lend, in the order in which they are lent.
+//!
+//! ```text
+//!   (level, word) ──▶ 64 bits, one a task          lowest level first, then lowest task
+//!   tasks >= frontier: all open at the first level, not in the map
+//! ```
+//!
+//! The level is the campaign's business (0 for everybody in order `lowest`; the number of the next run in order `even`).
+//! Tasks nobody has touched cost nothing: they lie beyond the frontier, which moves up a word at a time as they are
+//! needed, so neither memory nor the work of a step depends on the number of tasks.
+//!
+//! **Invariant**: the index holds exactly the open tasks, each at one level. A full scan checks it (`check.rs`); the cost
+//! is shown by counting comparisons of keys (`tests/cost.rs`).
+
+use std::collections::BTreeMap;
+
+use crate::types::TaskIndex;
+
+/// Place of 64 tasks at one level. Its own type so that tests can count how often keys are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    level: u32,
+    word: u32,
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        #[cfg(test)]
+        visits::count();
+        (self.level, self.word).cmp(&(other.level, other.word))
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The open tasks of one campaign.
+#[derive(Debug)]
+pub(super) struct OpenTasks {
+    places: BTreeMap<Place, u64>,
+    /// Tasks from here on are untouched: open at `first_level`. A multiple of 64, or `count`.
+    frontier: u32,
+    count: u32,
+    first_level: u32,
+}
+
+impl OpenTasks {
+    /// `count` tasks, all open at `first_level`.
+    pub(super) fn new(count: u32, first_level: u32) -> Self {
+        Self { places: BTreeMap::new(), frontier: 0, count, first_level }
+    }
+
+    /// `count` tasks of which those below `touched` are not open until [`OpenTasks::insert`] says so.
+    pub(super) fn restored(count: u32, first_level: u32, touched: u32) -> Self {
+        let frontier = touched.div_ceil(64).saturating_mul(64).min(count);
+        Self { places: BTreeMap::new(), frontier, count, first_level }
+    }
+
+    /// Tasks below this may be touched; those from here on are open at the first level.
+    pub(super) fn frontier(&self) -> u32 {
+        self.frontier
+    }
+
+    /// Whether no task is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.frontier >= self.count
+    }
+
+    /// The open task that goes out first, after `position` if one is given; with its level.
+    pub(super) fn next(&mut self, position: Option<(u32, TaskIndex)>) -> Option<(u32, TaskIndex)> {
+        let found = self.next_known(position);
+        let beyond = (self.first_level, TaskIndex(self.frontier));
+        let untouched = self.frontier < self.count && position.is_none_or(|position| beyond > position);
+        if untouched && found.is_none_or(|found| beyond < found) {
+            self.advance();
+            return Some(beyond);
+        }
+        found
+    }
+
+    /// Makes the task open at `level`.
+    pub(super) fn insert(&mut self, level: u32, task: TaskIndex) {
+        debug_assert!(task.0 < self.frontier, "a task is touched only after it was lent");
+        *self.places.entry(Place { level, word: task.0 / 64 }).or_default() |= 1 << (task.0 % 64);
+    }
+
+    /// Makes the task, open at `level`, not open there.
+    pub(super) fn remove(&mut self, level: u32, task: TaskIndex) {
+        let place = Place { level, word: task.0 / 64 };
+        if let Some(bits) = self.places.get_mut(&place) {
+            *bits &= !(1 << (task.0 % 64));
+            if *bits == 0 {
+                self.places.remove(&place);
+            }
+        }
+    }
+
+    /// Every open task below the frontier with its level, for checks.
+    pub(super) fn known(&self) -> impl Iterator<Item = (u32, TaskIndex)> {
+        self.places.iter().flat_map(|(place, bits)| {
+            (0..64)
+                .filter(move |bit| bits >> bit & 1 == 1)
+                .map(move |bit| (place.level, TaskIndex(place.word * 64 + bit)))
+        })
+    }
+
+    /// The first open task below the frontier after `position`.
+    fn next_known(&self, position: Option<(u32, TaskIndex)>) -> Option<(u32, TaskIndex)> {
+        let task = |place: &Place, bits: u64| (place.level, TaskIndex(place.word * 64 + bits.trailing_zeros()));
+        let Some((level, TaskIndex(after))) = position else {
+            return self.places.first_key_value().map(|(place, bits)| task(place, *bits));
+        };
+        let from = Place { level, word: after / 64 };
+        self.places.range(from..).find_map(|(place, bits)| {
+            let later = if *place == from { bits & (!1u64).checked_shl(after % 64).unwrap_or(0) } else { *bits };
+            (later != 0).then(|| task(place, later))
+        })
+    }
+
+    /// Moves the frontier up by one word, whose tasks are open at the first level.
+    fn advance(&mut self) {
+        let word = self.frontier / 64;
+        let tasks = (self.count - self.frontier).min(64);
+        self.places.insert(Place { level: self.first_level, word }, u64::MAX >> (64 - tasks));
+        self.frontier += tasks;
+    }
+}
+
+/// Counts comparisons of places, so that a test can show what a step costs.
+#[cfg(test)]
+pub(super) mod visits {
+    use std::cell::Cell;
+
+    thread_local!(static VISITS: Cell<u64> = const { Cell::new(0) });
+
+    pub(super) fn count() {
+        VISITS.set(VISITS.get() + 1);
+    }
+
+    /// Comparisons since the last call, on this thread.
+    pub(in crate::coordinator) fn take() -> u64 {
+        VISITS.replace(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untouched_tasks_come_in_order_and_only_when_needed() {
+        let mut open = OpenTasks::new(130, 0);
+        assert_eq!(open.next(None), Some((0, TaskIndex(0))));
+        assert_eq!(open.frontier(), 64);
+        open.remove(0, TaskIndex(0));
+        assert_eq!(open.next(None), Some((0, TaskIndex(1))));
+        assert_eq!(open.next(Some((0, TaskIndex(63)))), Some((0, TaskIndex(64))));
+        assert_eq!(open.next(Some((0, TaskIndex(127)))), Some((0, TaskIndex(128))));
+        assert_eq!(open.next(Some((0, TaskIndex(129)))), None);
+        for task in 1..130 {
+            open.remove(0, TaskIndex(task));
+        }
+        assert!(open.is_empty());
+        assert_eq!(open.next(None), None);
+        open.insert(0, TaskIndex(77));
+        assert_eq!(open.next(None), Some((0, TaskIndex(77))));
+    }
+
+    #[test]
+    fn levels_go_before_tasks() {
+        let mut open = OpenTasks::new(3, 1);
+        assert_eq!(open.next(None), Some((1, TaskIndex(0))));
+        open.remove(1, TaskIndex(0));
+        open.insert(2, TaskIndex(0));
+        assert_eq!(open.next(None), Some((1, TaskIndex(1))));
+        open.remove(1, TaskIndex(1));
+        open.insert(0, TaskIndex(1));
+        assert_eq!(open.next(None), Some((0, TaskIndex(1))));
+        assert_eq!(open.next(Some((0, TaskIndex(1)))), Some((1, TaskIndex(2))));
+        assert_eq!(open.next(Some((1, TaskIndex(2)))), Some((2, TaskIndex(0))));
+        assert_eq!(open.next(Some((2, TaskIndex(0)))), None);
+    }
+}
