@@ -29,11 +29,10 @@ impl Coordinator {
             }
         };
         for (task, units) in &tasks {
-            let held = self.origin_lease(slot, *task);
-            if let Some(lease) = held.and_then(|lease_slot| self.leases.get(lease_slot).copied()) {
-                self.count_report(&lease, Executed { units: *units, done: 0, failures: 0 }, "");
-                held.into_iter().for_each(|lease_slot| self.end_lease(lease_slot));
-            }
+            let Some(lease_slot) = self.origin_lease(slot, *task) else { continue };
+            let Some(lease) = self.leases.get(lease_slot).copied() else { continue };
+            self.count_report(&lease, Executed { units: *units, done: 0, failures: 0 }, "");
+            self.end_lease(lease_slot);
         }
         let answer = campaign.map_or(OriginAnswer::Wait, |id| self.origin_answer(slot, id, &tasks));
         self.send(connection, Output::Origin(answer));

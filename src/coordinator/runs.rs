@@ -114,7 +114,7 @@ impl Coordinator {
         trouble.errors = trouble.errors.saturating_add(errors);
         trouble.losses = trouble.losses.saturating_add(losses);
         if let Some(error) = error {
-            trouble.last_error = cut(error, limits::ERROR_BYTES_MAX).to_owned();
+            cut(error, limits::ERROR_BYTES_MAX).clone_into(&mut trouble.last_error);
         }
         let spec = &campaign.row.spec;
         let over = spec.errors_max.is_some_and(|max| trouble.errors >= max)

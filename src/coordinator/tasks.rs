@@ -64,5 +64,5 @@ fn place(task: TaskIndex) -> (usize, usize) {
     (task.0 as usize / CHUNK, task.0 as usize % CHUNK)
 }
 
-const _: () = assert!(super::rows::CLEAR_TASKS_UNIT as usize % CHUNK == 0, "clearing drops whole chunks");
+const _: () = assert!((super::rows::CLEAR_TASKS_UNIT as usize).is_multiple_of(CHUNK), "clearing drops whole chunks");
 const _: () = assert!(size_of::<Counters>() == 16, "16 bytes a task");

@@ -1,1 +1,61 @@
-//! To come.
+//! What a step costs: comparisons in the index of open tasks and timers kept, at 10^3 and at 10^7 tasks.
+
+use super::*;
+use crate::coordinator::open::visits;
+use crate::types::TaskIndex;
+
+/// Comparisons per report-and-grant of a session that works through some tasks from `skip` runs on.
+fn comparisons(count: u32, order: Order, seed: Option<u64>, first_lent: u32) -> u64 {
+    let mut world = World::new(Options { leases_per_session_max: 1_024, ..Options::default() });
+    world.checked = false;
+    world.create(1, CampaignSpec { order, seed, lease_ms: Some(1_000_000), ..counted("a", count, 2) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let mut held = grants(&world.want(1, first_lent, 1, &[]), 1);
+    visits::take();
+    let reports = 1_000;
+    for number in 1..=reports {
+        // Runs fail now and then, so that open tasks are scattered.
+        let lease = held.remove((number as usize * 7) % held.len()).lease;
+        let outputs = if number % 5 == 0 { world.failed(1, number, lease) } else { world.done(1, number, lease, 1) };
+        held.extend(grants(&outputs, 1));
+    }
+    visits::take() / reports
+}
+
+#[test]
+fn the_cost_of_a_report_does_not_grow_with_the_number_of_tasks() {
+    for (order, seed) in [(Order::Lowest, None), (Order::Lowest, Some(1)), (Order::Even, None), (Order::Even, Some(1))]
+    {
+        let small = comparisons(1_000, order, seed, 100);
+        let large = comparisons(10_000_000, order, seed, 100);
+        assert!(large <= small + small / 4 + 4, "{order:?} {seed:?}: {small} comparisons at 10^3, {large} at 10^7");
+        assert!(large < 100, "{order:?} {seed:?}: {large} comparisons per report");
+    }
+}
+
+#[test]
+fn untouched_tasks_cost_no_memory_and_creation_is_one_step() {
+    let mut world = World::new(Options::default());
+    world.checked = false;
+    world.create(1, counted("a", crate::limits::TASKS_MAX, 1));
+    let stored: Vec<_> = world.stored.keys().copied().collect();
+    assert_eq!(stored.len(), 2, "{stored:?}");
+    let campaign = world.coordinator.campaigns.values().next().unwrap();
+    assert_eq!(campaign.open.frontier(), 0);
+    assert_eq!(campaign.tasks.touched().next(), None);
+    assert_eq!(campaign.tasks.get(TaskIndex(5)), crate::coordinator::tasks::Counters::default());
+}
+
+#[test]
+fn timers_are_bounded_by_what_they_stand_for() {
+    let mut world = World::new(Options::default());
+    world.checked = false;
+    world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 1, 1_000_000) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let mut lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    for number in 1..=10_000 {
+        lease = grants(&world.done(1, number, lease, 1), 1)[0].lease;
+        world.apply(Command::Advance);
+        assert!(world.coordinator.timers.len() <= 1_030, "{} timers for one lease", world.coordinator.timers.len());
+    }
+}

@@ -1,1 +1,693 @@
-//! To come.
+//! Dialogues with the native dialect's commands: what is said, what is answered, and that nothing else is.
+
+use super::*;
+use crate::coordinator::command::{CloseReason, ControlError};
+use crate::limits;
+use crate::types::{
+    CampaignId, CampaignState, Idle, LossReason, RefusalReason, RequestFate, Settled, TaskIndex, TaskState,
+};
+
+fn world() -> World {
+    World::new(Options::default())
+}
+
+/// (task, first run, runs) of each grant.
+fn lent(outputs: &[(u64, Output)], to: u64) -> Vec<(u32, u32, u32)> {
+    grants(outputs, to).iter().map(|grant| (grant.task.0, grant.first_run, grant.runs)).collect()
+}
+
+fn idle(outputs: &[(u64, Output)], to: u64) -> Option<Idle> {
+    outputs.iter().rev().find_map(|(connection, output)| match output {
+        Output::Idle(idle) if *connection == to => Some(*idle),
+        _ => None,
+    })
+}
+
+fn lost(outputs: &[(u64, Output)], to: u64) -> Vec<LossReason> {
+    let to_it = outputs.iter().filter(|(connection, _)| *connection == to);
+    to_it
+        .flat_map(|(_, output)| match output {
+            Output::Lost { leases } => leases.iter().map(|(_, reason)| *reason).collect(),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn closed(outputs: &[(u64, Output)], to: u64) -> Option<CloseReason> {
+    outputs.iter().find_map(|(connection, output)| match output {
+        Output::Close(reason) if *connection == to => Some(*reason),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_counted_campaign_from_first_grant_to_finished() {
+    let mut world = world();
+    world.create(1, counted("a", 2, 2));
+    assert_eq!(
+        world.hello(1, 1, 1, InstanceId::NONE),
+        [(1, Output::Welcome { instance: INSTANCE, resumed: false, through: 0, refusals: vec![], leases: 0 })]
+    );
+    let outputs = world.want(1, 10, 1, &[]);
+    assert_eq!(lent(&outputs, 1), [(0, 0, 1), (0, 0, 1), (1, 0, 1), (1, 0, 1)], "lowest first, up to the quota");
+    assert_eq!(idle(&outputs, 1), Some(Idle::Lent));
+    let held = grants(&outputs, 1);
+    for (index, grant) in held[..3].iter().enumerate() {
+        let number = index as u64 + 1;
+        assert_eq!(world.done(1, number, grant.lease, 1), [(1, Output::Answers { through: number, refusals: vec![] })]);
+    }
+    let outputs = world.done(1, 4, held[3].lease, 1);
+    assert_eq!(idle(&outputs, 1), Some(Idle::Settled(Settled { quarantined: 0, cancelled: false })));
+    assert_eq!(world.counts("a"), [(2, 0, 0), (2, 0, 0)]);
+    assert!(world.status("a").finished);
+}
+
+#[test]
+fn a_report_counts_once_however_often_it_is_sent() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 10));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.want(1, 0, 1, &[]);
+    let answered = [(1, Output::Answers { through: 1, refusals: vec![] })];
+    assert_eq!(world.done(1, 1, lease, 1), answered);
+    assert_eq!(world.done(1, 1, lease, 1), answered);
+    world.restart();
+    world.hello(2, 1, 2, INSTANCE);
+    assert_eq!(world.done(2, 1, lease, 1), [(2, Output::Answers { through: 1, refusals: vec![] })]);
+    assert_eq!(world.counts("a"), [(1, 0, 0)]);
+    // The same lease under a new number is refused, and stays refused.
+    let refused = vec![Refusal { from: 2, to: 2, reason: RefusalReason::Ended }];
+    assert_eq!(answer(&world.done(2, 2, lease, 1), 2), Some((2, refused.clone())));
+    world.restart();
+    let outputs = world.hello(3, 1, 3, INSTANCE);
+    assert_eq!(
+        outputs[0].1,
+        Output::Welcome { instance: INSTANCE, resumed: true, through: 2, refusals: refused, leases: 0 }
+    );
+    assert_eq!(world.counts("a"), [(1, 0, 0)]);
+}
+
+#[test]
+fn numbers_have_no_gaps() {
+    let mut world = world();
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let nothing = LeaseId { slot: 3, generation: 1 };
+    assert_eq!(closed(&world.done(1, 2, nothing, 1), 1), Some(CloseReason::Gap));
+    assert_eq!(closed(&world.done(1, 0, nothing, 1), 1), Some(CloseReason::Gap));
+    let refused = Refusal { from: 1, to: 1, reason: RefusalReason::NotHeld };
+    assert_eq!(answer(&world.done(1, 1, nothing, 1), 1), Some((1, vec![refused])));
+}
+
+#[test]
+fn refusals_are_kept_until_read_and_then_no_longer() {
+    let mut world = world();
+    world.hello(1, 1, 1, InstanceId::NONE);
+    // Refusals with alternating reasons cannot be merged; the list is full after REFUSALS_MAX stretches.
+    world.create(1, counted("a", 1, 1000));
+    let held = grants(&world.want(1, 40, 1, &[]), 1);
+    let mut requests = Vec::new();
+    for grant in &held {
+        let lease = grant.lease;
+        requests.push(Request::Report { lease, outcome: Outcome::Done { runs: limits::UNITS_MAX + 1 } });
+        requests.push(Request::Report {
+            lease: LeaseId { slot: 9_999, generation: 1 },
+            outcome: Outcome::Done { runs: 1 },
+        });
+    }
+    let outputs = world.requests(1, 1, requests.clone());
+    let (through, refusals) = answer(&outputs, 1).unwrap();
+    assert_eq!((through, refusals.len()), (32, limits::REFUSALS_MAX));
+    assert_eq!(closed(&outputs, 1), Some(CloseReason::RefusalsUnread));
+    // The client reconnects, confirms, and goes on where the answers ended.
+    let hello =
+        Hello { session: SessionId([1; 16]), instance: INSTANCE, attempt: 2, confirmed: through, name: String::new() };
+    world.apply(Command::Hello { connection: ConnectionId(2), hello });
+    let outputs = world.requests(2, 1, requests);
+    assert_eq!(answer(&outputs, 2).map(|(through, refusals)| (through, refusals.len())), Some((64, 32)));
+    assert_eq!(
+        world.control(ControlRequest::Fate { session: SessionId([1; 16]), number: 3 }),
+        ControlAnswer::Fate(RequestFate::Confirmed)
+    );
+    assert_eq!(
+        world.control(ControlRequest::Fate { session: SessionId([1; 16]), number: 64 }),
+        ControlAnswer::Fate(RequestFate::Refused(RefusalReason::NotHeld))
+    );
+}
+
+#[test]
+fn every_request_has_a_fate() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 10));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.done(1, 1, lease, 1);
+    let fate = |world: &mut World, session: u8, number| {
+        world.control(ControlRequest::Fate { session: SessionId([session; 16]), number })
+    };
+    assert_eq!(fate(&mut world, 1, 1), ControlAnswer::Fate(RequestFate::Counted));
+    assert_eq!(fate(&mut world, 1, 2), ControlAnswer::Fate(RequestFate::NotReceived));
+    assert_eq!(fate(&mut world, 2, 1), ControlAnswer::Fate(RequestFate::UnknownSession));
+}
+
+#[test]
+fn more_units_than_leased_count_as_well_and_fewer_return_the_rest() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 10));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 4, &[]), 1)[0].lease;
+    world.want(1, 0, 1, &[]);
+    assert_eq!(world.counts("a"), [(0, 0, 4)]);
+    world.done(1, 1, lease, 1);
+    assert_eq!(world.counts("a"), [(1, 0, 0)]);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.want(1, 0, 1, &[]);
+    world.done(1, 2, lease, 12);
+    assert_eq!(world.counts("a"), [(10, 3, 0)]);
+    assert!(world.status("a").finished);
+}
+
+#[test]
+fn a_vanished_clients_work_goes_to_others_and_its_late_report_counts() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let late = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    assert_eq!(idle(&world.want(2, 1, 1, &[]), 2), Some(Idle::Lent));
+    world.disconnect(1);
+    // Just before the end of the lease nothing happens; then those who wait get the run at once.
+    assert_eq!(world.pass(999), []);
+    let outputs = world.pass(1);
+    assert_eq!(lent(&outputs, 2), [(0, 0, 1)]);
+    assert_eq!(world.status("a").losses, 1);
+    let second = grants(&outputs, 2)[0].lease;
+    world.hello(3, 1, 2, INSTANCE);
+    assert_eq!(answer(&world.done(3, 1, late, 1), 3), Some((1, vec![])));
+    assert_eq!(world.counts("a"), [(1, 0, 1)]);
+    world.done(2, 1, second, 1);
+    assert_eq!(world.counts("a"), [(1, 1, 0)], "both were executed; one is extra");
+}
+
+#[test]
+fn heartbeats_keep_leases_and_a_timeout_ends_them_all_the_same() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    for _ in 0..19 {
+        assert_eq!(world.pass(500), []);
+        assert_eq!(world.heartbeat(1), []);
+    }
+    let outputs = world.pass(500);
+    assert_eq!(lost(&outputs, 1), [LossReason::TimedOut]);
+    // The client is alive, so it may be lent the run again, for another try.
+    assert_eq!(lent(&outputs, 1), [(0, 0, 1)]);
+}
+
+#[test]
+fn a_client_that_fell_silent_is_lent_nothing_until_it_is_heard() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 2));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    let outputs = world.pass(1_000);
+    assert_eq!(lost(&outputs, 1), [LossReason::Expired]);
+    assert_eq!(lent(&outputs, 1), []);
+    assert_eq!(lent(&world.heartbeat(1), 1), [(0, 0, 1)]);
+}
+
+#[test]
+fn late_numbered_reports_take_their_runs_wherever_they_are() {
+    let mut world = world();
+    world.create(1, numbered("a", 1, 6));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let first = grants(&world.want(1, 1, 6, &[]), 1)[0];
+    assert_eq!((first.first_run, first.runs), (0, 6));
+    world.disconnect(1);
+    world.pass(1_000);
+    // Runs 0..3 are lent again, 0 of them is done again; 3..6 lie returned.
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let done = grants(&world.want(2, 1, 1, &[]), 2)[0];
+    world.want(2, 0, 1, &[]);
+    world.done(2, 1, done.lease, 1);
+    let again = grants(&world.want(2, 1, 2, &[]), 2)[0];
+    assert_eq!((again.first_run, again.runs), (1, 2));
+    assert_eq!(world.counts("a"), [(1, 0, 2)]);
+    world.hello(3, 1, 2, INSTANCE);
+    let outputs = world.done(3, 1, first.lease, 6);
+    assert_eq!(lost(&outputs, 2), [LossReason::DoneElsewhere]);
+    assert_eq!(world.counts("a"), [(6, 1, 0)], "run 0 was done already, the rest counts");
+    // What the struck holder still reports was executed, but is extra.
+    assert_eq!(answer(&world.done(2, 2, again.lease, 2), 2), Some((2, vec![])));
+    assert_eq!(world.counts("a"), [(6, 3, 0)]);
+}
+
+#[test]
+fn a_numbered_report_beyond_its_lease_is_refused() {
+    let mut world = world();
+    world.create(1, numbered("a", 1, 6));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 2, &[]), 1)[0].lease;
+    let bad = |number| vec![Refusal { from: 1, to: number, reason: RefusalReason::BadRuns }];
+    assert_eq!(answer(&world.done(1, 1, lease, 3), 1), Some((1, bad(1))));
+    let report = |outcome| vec![Request::Report { lease, outcome }];
+    let mixed = |done, failed| report(Outcome::Mixed { done, failed, error: String::new() });
+    assert_eq!(answer(&world.requests(1, 2, mixed(0b100, 0)), 1), Some((2, bad(2))));
+    assert_eq!(answer(&world.requests(1, 3, mixed(0b1, 0b1)), 1), Some((3, bad(3))));
+    assert_eq!(answer(&world.requests(1, 4, mixed(0, 0)), 1), Some((4, bad(4))));
+    assert_eq!(world.counts("a"), [(0, 0, 2)]);
+    assert_eq!(answer(&world.requests(1, 5, mixed(0b10, 0b01)), 1), Some((5, bad(4))));
+    assert_eq!(world.counts("a"), [(1, 0, 1)], "run 1 is done, run 0 is lent again");
+}
+
+#[test]
+fn returned_runs_go_out_again_under_their_numbers() {
+    let mut world = world();
+    world.create(1, numbered("a", 1, 200));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 3, 64, &[]), 1);
+    assert_eq!(
+        lent(&[(1, Output::Grants { campaigns: vec![], grants: held.clone(), resent: false })], 1),
+        [(0, 0, 64), (0, 64, 64), (0, 128, 64)]
+    );
+    world.want(1, 0, 64, &[]);
+    // All but runs 10 and 11, and 70, come back.
+    let outcome = |done| Outcome::Mixed { done, failed: 0, error: String::new() };
+    world.requests(1, 1, vec![Request::Report { lease: held[0].lease, outcome: outcome(!(0b11 << 10)) }]);
+    world.requests(1, 2, vec![Request::Report { lease: held[1].lease, outcome: outcome(!(1 << 6)) }]);
+    assert_eq!(lent(&world.want(1, 9, 64, &[]), 1), [(0, 10, 2), (0, 70, 1), (0, 192, 8)]);
+    assert_eq!(world.counts("a"), [(125, 0, 75)]);
+}
+
+#[test]
+fn failures_use_up_the_budget_and_requeue_gives_a_fresh_one() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 5));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let mut lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    for number in 1..=2 {
+        lease = grants(&world.failed(1, number, lease), 1)[0].lease;
+    }
+    let outputs = world.failed(1, 3, lease);
+    assert_eq!(lent(&outputs, 1), []);
+    assert_eq!(idle(&outputs, 1), Some(Idle::Settled(Settled { quarantined: 1, cancelled: false })));
+    let status = world.status("a");
+    assert!(status.settled && !status.finished);
+    let request = ControlRequest::Counts { campaign: "a".into(), from: TaskIndex(0), limit: 1 };
+    let ControlAnswer::Counts { tasks, .. } = world.control(request) else { panic!() };
+    assert_eq!(
+        (tasks[0].state, tasks[0].errors, tasks[0].last_error.as_str()),
+        (TaskState::Quarantined, 3, "it broke")
+    );
+    let requeue = Command::Control {
+        connection: ConnectionId(9),
+        id: 1,
+        request: ControlRequest::Requeue { campaign: "a".into() },
+    };
+    let outputs = world.apply(requeue);
+    assert!(outputs.contains(&(9, Output::Control { id: 1, answer: ControlAnswer::Done { tasks: 1 } })));
+    assert_eq!(lent(&outputs, 1), [(0, 0, 1)], "who waits is lent the run the moment it opens");
+    assert_eq!(world.status("a").errors, 0);
+}
+
+#[test]
+fn a_quarantined_task_still_counts_what_is_outstanding() {
+    let mut world = world();
+    world.create(1, CampaignSpec { errors_max: Some(1), ..counted("a", 1, 2) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 2, 1, &[]), 1);
+    world.failed(1, 1, held[0].lease);
+    assert_eq!(world.status("a").tasks_quarantined, 1);
+    world.done(1, 2, held[1].lease, 2);
+    let status = world.status("a");
+    assert_eq!((status.tasks_quarantined, status.finished), (0, true), "done is done");
+}
+
+#[test]
+fn losses_have_a_budget_of_their_own() {
+    let mut world = world();
+    world.create(1, CampaignSpec { losses_max: Some(2), ..counted("a", 1, 5) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    world.pass(1_000);
+    world.heartbeat(1);
+    world.pass(1_000);
+    let outputs = world.heartbeat(1);
+    assert_eq!(lent(&outputs, 1), []);
+    assert_eq!(world.status("a").tasks_quarantined, 1);
+}
+
+#[test]
+fn pause_resume_cancel_and_remove() {
+    let mut world = world();
+    world.create(1, counted("a", 3, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let first = grants(&world.want(1, 1, 1, &["a"]), 1)[0].lease;
+    let order = |world: &mut World, request: ControlRequest| {
+        world.apply(Command::Control { connection: ConnectionId(9), id: 0, request })
+    };
+    let name = || "a".to_owned();
+    order(&mut world, ControlRequest::Pause { campaign: name() });
+    let outputs = world.done(1, 1, first, 1);
+    assert_eq!(idle(&outputs, 1), Some(Idle::Paused), "reports count, nothing is lent");
+    let outputs = order(&mut world, ControlRequest::Resume { campaign: name() });
+    let second = grants(&outputs, 1)[0].lease;
+    assert_eq!(
+        world.control(ControlRequest::Remove { campaign: name() }),
+        ControlAnswer::Failed(ControlError::State {
+            reason: "the campaign is running; cancel or pause it first".into()
+        })
+    );
+    let mut outputs = order(&mut world, ControlRequest::Cancel { campaign: name() });
+    outputs.extend(world.settle());
+    assert_eq!(lost(&outputs, 1), [LossReason::Cancelled], "holders are told");
+    let outputs = world.done(1, 2, second, 1);
+    assert_eq!(idle(&outputs, 1), Some(Idle::Settled(Settled { quarantined: 0, cancelled: true })));
+    assert_eq!(world.counts("a"), [(1, 0, 0), (1, 0, 0), (0, 0, 0)]);
+    assert_eq!(world.status("a").state, CampaignState::Cancelled);
+    let outputs = order(&mut world, ControlRequest::Remove { campaign: name() });
+    assert_eq!(idle(&outputs, 1), Some(Idle::Absent));
+    world.settle();
+    let gone = ControlAnswer::Failed(ControlError::NotFound { name: name() });
+    assert_eq!(world.control(ControlRequest::Pause { campaign: name() }), gone);
+    assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Campaign(_) | RowKey::Task(..))), "nothing is left");
+}
+
+#[test]
+fn reports_of_a_removed_campaign_are_refused_as_gone() {
+    let mut world = world();
+    world.create(1, numbered("a", 3, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 2, 1, &[]), 1);
+    world.control(ControlRequest::Pause { campaign: "a".into() });
+    // Before its rows are swept away…
+    let remove = ControlRequest::Remove { campaign: "a".into() };
+    world.apply(Command::Control { connection: ConnectionId(9), id: 0, request: remove });
+    let gone = |from, to| vec![Refusal { from, to, reason: RefusalReason::Gone }];
+    assert_eq!(answer(&world.done(1, 1, held[0].lease, 1), 1), Some((1, gone(1, 1))));
+    // … and after, and after a restart in between.
+    world.settle();
+    world.restart();
+    let outputs = world.hello(2, 1, 2, INSTANCE);
+    assert_eq!(lost(&outputs, 2), [LossReason::Gone]);
+    assert_eq!(answer(&world.done(2, 2, held[1].lease, 1), 2), Some((2, gone(1, 2))));
+    // The name is free, the id is not used again.
+    world.create(2, counted("a", 1, 1));
+    assert_eq!(world.status("a").id, CampaignId(2));
+}
+
+#[test]
+fn a_window_is_absolute() {
+    let mut world = world();
+    world.create(1, counted("a", 100, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    assert_eq!(grants(&world.want(1, 3, 1, &[]), 1).len(), 3);
+    assert_eq!(grants(&world.want(1, 3, 1, &[]), 1).len(), 0, "saying it twice is saying it once");
+    assert_eq!(grants(&world.want(1, 5, 1, &[]), 1).len(), 2);
+    assert_eq!(grants(&world.want(1, 2, 1, &[]), 1).len(), 0);
+}
+
+#[test]
+fn those_who_wait_are_served_in_order() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 3));
+    for client in 1..=4 {
+        world.hello(client, client as u8, 1, InstanceId::NONE);
+    }
+    let held = grants(&world.want(1, 3, 1, &[]), 1);
+    world.want(1, 0, 1, &[]);
+    world.want(2, 1, 1, &["b"]);
+    world.want(3, 1, 1, &["a"]);
+    world.want(4, 1, 1, &[]);
+    assert_eq!(lent(&world.release(1, 1, held[0].lease), 3), [(0, 0, 1)]);
+    let outputs = world.release(1, 2, held[1].lease);
+    assert_eq!((lent(&outputs, 3).len(), lent(&outputs, 4).len()), (0, 1));
+    let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: counted("b", 1, 1) };
+    let outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+    assert_eq!(lent(&outputs, 2), [(0, 0, 1)], "a campaign may come after those who want it");
+}
+
+#[test]
+fn campaigns_take_turns() {
+    let mut world = world();
+    world.create(1, counted("a", 100, 1));
+    world.create(2, counted("b", 100, 1));
+    world.create(3, counted("c", 100, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let turns =
+        |outputs: &[(u64, Output)]| -> Vec<u32> { grants(outputs, 1).iter().map(|grant| grant.campaign.0).collect() };
+    assert_eq!(turns(&world.want(1, 6, 1, &[])), [1, 2, 3, 1, 2, 3]);
+    assert_eq!(turns(&world.want(1, 10, 1, &["c", "a"])), [1, 3, 1, 3]);
+}
+
+#[test]
+fn even_order_gives_every_task_its_kth_run_before_any_gets_the_next() {
+    for spec in [counted("a", 3, 3), numbered("a", 3, 3)] {
+        let mut world = world();
+        world.create(1, CampaignSpec { order: Order::Even, ..spec });
+        world.hello(1, 1, 1, InstanceId::NONE);
+        let outputs = world.want(1, 5, 64, &[]);
+        let tasks: Vec<u32> = grants(&outputs, 1).iter().map(|grant| grant.task.0).collect();
+        assert_eq!(tasks, [0, 1, 2, 0, 1]);
+        // What comes back goes out first (to somebody else, for it was released).
+        world.hello(2, 2, 1, InstanceId::NONE);
+        world.want(1, 0, 1, &[]);
+        let back = grants(&outputs, 1)[1].lease;
+        world.release(1, 1, back);
+        assert_eq!(grants(&world.want(2, 1, 1, &[]), 2)[0].task.0, 1);
+    }
+}
+
+#[test]
+fn who_releases_a_task_is_lent_it_again_only_after_a_growing_delay() {
+    let mut world = world();
+    world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 2, 1) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let first = grants(&world.want(1, 1, 1, &[]), 1)[0];
+    let outputs = world.release(1, 1, first.lease);
+    let second = grants(&outputs, 1)[0];
+    assert_eq!((first.task.0, second.task.0), (0, 1));
+    assert_eq!(idle(&world.release(1, 2, second.lease), 1), Some(Idle::Released));
+    assert_eq!(world.pass(limits::RELEASE_DELAY_MS_MIN - 1), []);
+    let again = grants(&world.pass(1), 1)[0];
+    assert_eq!(again.task.0, 0);
+    // The second time it takes twice as long.
+    world.want(1, 1, 1, &[]);
+    let other = grants(&world.release(1, 3, again.lease), 1)[0];
+    assert_eq!(other.task.0, 1);
+    world.done(1, 4, other.lease, 1);
+    assert_eq!(grants(&world.pass(2 * limits::RELEASE_DELAY_MS_MIN - 1), 1), []);
+    assert_eq!(grants(&world.pass(1), 1)[0].task.0, 0);
+}
+
+#[test]
+fn leases_survive_a_restart_with_their_full_length() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let before = grants(&world.want(1, 1, 1, &[]), 1);
+    world.pass(900);
+    world.restart();
+    world.hello(2, 2, 1, InstanceId::NONE);
+    world.want(2, 1, 1, &[]);
+    assert_eq!(grants(&world.pass(999), 2), [], "the lease is known and begins anew");
+    let outputs = world.hello(3, 1, 2, INSTANCE);
+    assert_eq!(grants(&outputs, 3), before, "and is sent to its holder again");
+    assert!(matches!(outputs[1].1, Output::Grants { resent: true, .. }));
+    assert_eq!(grants(&world.pass(999), 2), []);
+    assert_eq!(grants(&world.pass(1), 2).len(), 1, "until it ends like any other");
+}
+
+#[test]
+fn lease_ids_never_repeat_across_restarts() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 10));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let first = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.want(1, 0, 1, &[]);
+    world.done(1, 1, first, 1);
+    world.restart();
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let second = grants(&world.want(2, 1, 1, &[]), 2)[0].lease;
+    assert_eq!((first.slot, second.slot), (0, 0));
+    assert_ne!(first, second);
+}
+
+#[test]
+fn an_old_connection_is_not_heard() {
+    let mut world = world();
+    world.create(1, counted("a", 2, 1));
+    world.hello(1, 1, 5, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    let outputs = world.hello(2, 1, 6, INSTANCE);
+    assert_eq!(closed(&outputs, 1), Some(CloseReason::Superseded));
+    assert_eq!(closed(&world.done(1, 1, lease, 1), 1), Some(CloseReason::OutOfPlace));
+    assert_eq!(world.counts("a"), [(0, 0, 1), (0, 0, 0)]);
+    // Late bytes of an attempt before do not take the session back.
+    assert_eq!(closed(&world.hello(3, 1, 6, INSTANCE), 3), Some(CloseReason::Superseded));
+    assert_eq!(answer(&world.done(2, 1, lease, 1), 2), Some((1, vec![])));
+}
+
+#[test]
+fn a_session_of_another_data_directory_or_a_forgotten_one_is_unknown() {
+    let mut world = World::new(Options { session_idle_ms: 5_000, ..Options::default() });
+    world.create(1, counted("a", 1, 3));
+    let unknown = |connection| [(connection, Output::UnknownSession { instance: INSTANCE })];
+    assert_eq!(world.hello(1, 1, 1, InstanceId([8; 16])), unknown(1));
+    assert_eq!(world.hello(1, 1, 1, INSTANCE), unknown(1), "never stored here");
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.done(1, 1, lease, 1);
+    world.disconnect(1);
+    world.pass(4_999);
+    assert!(matches!(world.hello(2, 1, 2, INSTANCE)[0].1, Output::Welcome { resumed: true, through: 1, .. }));
+    world.disconnect(2);
+    world.pass(10_000);
+    assert_eq!(world.hello(3, 1, 3, INSTANCE), unknown(3));
+    assert_eq!(world.counts("a"), [(1, 0, 0)]);
+    assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Session(_) | RowKey::SessionName(_))));
+}
+
+#[test]
+fn goodbye_gives_everything_back_at_once() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    world.want(2, 1, 1, &[]);
+    let outputs = world.apply(Command::Goodbye { connection: ConnectionId(1) });
+    assert_eq!(closed(&outputs, 1), Some(CloseReason::Goodbye));
+    assert_eq!(lent(&outputs, 2), [(0, 0, 1)]);
+    assert_eq!(world.status("a").losses, 0, "given back is not lost");
+}
+
+#[test]
+fn the_oldest_expired_lease_is_forgotten_first() {
+    let mut world = World::new(Options { expired_per_session_max: 2, ..Options::default() });
+    world.create(1, counted("a", 3, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 3, 1, &[]), 1);
+    world.disconnect(1);
+    world.pass(1_000);
+    world.hello(2, 1, 2, INSTANCE);
+    let ended = vec![Refusal { from: 1, to: 1, reason: RefusalReason::Ended }];
+    let outputs: Vec<_> =
+        (1..=3).map(|number| answer(&world.done(2, number, held[number as usize - 1].lease, 1), 2)).collect();
+    assert_eq!(outputs, [Some((1, ended.clone())), Some((2, ended.clone())), Some((3, ended))]);
+    assert_eq!(world.counts("a"), [(0, 0, 0), (1, 0, 0), (1, 0, 0)]);
+}
+
+#[test]
+fn a_keyed_campaign_is_created_in_steps_that_may_be_repeated() {
+    let mut world = world();
+    let creation = CreationId([1; 16]);
+    let spec = CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("a", 3, 1) };
+    let create = || ControlRequest::Create { creation, spec: spec.clone() };
+    let add = |from, keys: &[&str]| ControlRequest::AddKeys {
+        creation,
+        from,
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let stands = |added, sealed, existed| ControlAnswer::Creation { campaign: CampaignId(1), added, sealed, existed };
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 9, 1, &["a"]);
+    assert_eq!(world.control(create()), stands(0, false, false));
+    assert_eq!(world.control(add(0, &["x", "y"])), stands(2, false, false));
+    assert_eq!(world.control(create()), stands(2, false, false), "begun again, it goes on where it was");
+    assert_eq!(world.control(add(0, &["x", "y"])), stands(2, false, false), "what is there is skipped");
+    assert_eq!(world.control(add(3, &["z"])), ControlAnswer::Failed(ControlError::KeysOutOfOrder { expected: 2 }));
+    assert_eq!(world.control(add(2, &["x"])), ControlAnswer::Failed(ControlError::KeyTwice { index: 2 }));
+    assert_eq!(world.control(add(2, &[""])), ControlAnswer::Failed(ControlError::KeyBad { index: 2 }));
+    assert_eq!(world.control(add(2, &["z", "zz"])), ControlAnswer::Failed(ControlError::KeyBad { index: 3 }));
+    let seal = || ControlRequest::Seal { creation };
+    assert_eq!(world.control(seal()), ControlAnswer::Failed(ControlError::KeysMissing { added: 2, count: 3 }));
+    assert_eq!(world.status("a").runs_leased, 0, "nothing is lent before all is there");
+    assert_eq!(world.control(add(2, &["z"])), stands(3, false, false));
+    assert_eq!(world.control(seal()), stands(3, true, false));
+    assert_eq!(world.control(seal()), stands(3, true, true));
+    assert_eq!(world.control(create()), stands(3, true, true));
+    assert_eq!(world.status("a").runs_leased, 3);
+    let other = ControlRequest::Create { creation: CreationId([2; 16]), spec };
+    assert_eq!(world.control(other), ControlAnswer::Failed(ControlError::Exists { name: "a".into() }));
+}
+
+#[test]
+fn an_unsealed_creation_does_not_outlive_the_process_nor_its_creators_patience() {
+    for restart in [true, false] {
+        let mut world = world();
+        let creation = CreationId([1; 16]);
+        let spec = CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("a", 3, 1) };
+        world.create(1, spec.clone());
+        world.control(ControlRequest::AddKeys { creation, from: 0, keys: vec!["x".into()] });
+        if restart {
+            world.restart();
+        } else {
+            world.pass(limits::CREATION_IDLE_MS);
+        }
+        assert_eq!(
+            world.control(ControlRequest::Seal { creation }),
+            ControlAnswer::Failed(ControlError::CreationUnknown)
+        );
+        world.create(1, spec);
+        assert_eq!(world.status("a").id, CampaignId(2), "the name is free");
+    }
+}
+
+#[test]
+fn settled_is_never_said_of_what_is_absent() {
+    let mut world = world();
+    world.hello(1, 1, 1, InstanceId::NONE);
+    assert_eq!(idle(&world.want(1, 1, 1, &[]), 1), Some(Idle::Absent));
+    world.want(1, 0, 1, &[]);
+    world.create(1, counted("a", 1, 1));
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.done(1, 1, lease, 1);
+    assert_eq!(idle(&world.want(1, 1, 1, &["a", "b"]), 1), Some(Idle::Absent));
+    assert_eq!(idle(&world.want(1, 1, 1, &["a"]), 1), Some(Idle::Settled(Settled::default())));
+}
+
+#[test]
+fn draining_lends_nothing_and_counts_all() {
+    let mut world = world();
+    world.create(1, counted("a", 2, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.apply(Command::Drain);
+    let outputs = world.done(1, 1, lease, 1);
+    assert_eq!(answer(&outputs, 1), Some((1, vec![])));
+    assert_eq!((lent(&outputs, 1), idle(&outputs, 1)), (vec![], Some(Idle::Closed)));
+}
+
+#[test]
+fn mass_expiry_goes_in_slices() {
+    let mut world = World::new(Options { slice: 10, ..Options::default() });
+    world.create(1, counted("a", 100, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 100, 1, &[]);
+    world.disconnect(1);
+    world.now += 1_000;
+    let slices = std::iter::from_fn(|| {
+        let due = world.coordinator.next_deadline().is_some_and(|due| due <= Tick(world.now));
+        due.then(|| world.apply(Command::Advance))
+    });
+    assert_eq!(slices.count(), 10);
+    assert_eq!(world.status("a").runs_leased, 0);
+}
+
+#[test]
+fn time_that_goes_backwards_is_no_time() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    world.now = 900;
+    world.heartbeat(1);
+    world.now = 100;
+    world.heartbeat(1);
+    world.now = 1_899;
+    assert_eq!(world.settle(), []);
+    world.now = 1_900;
+    assert_eq!(lost(&world.settle(), 1), [LossReason::Expired]);
+}

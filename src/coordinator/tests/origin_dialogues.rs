@@ -1,1 +1,173 @@
-//! To come.
+//! Dialogues in the origin's dialect: fresh decisions, exact counts in spite of copies, leases that end with connections.
+
+use super::*;
+use crate::coordinator::command::{CloseReason, OriginAnswer};
+
+const WAIT: Output = Output::Origin(OriginAnswer::Wait);
+const SETTLED: Output = Output::Origin(OriginAnswer::Settled);
+
+fn task(number: u64) -> Output {
+    Output::Origin(OriginAnswer::Task(number))
+}
+
+/// Says something on a connection and expects exactly this one answer.
+fn say(world: &mut World, connection: u64, done: &[(u64, u64)], answer: Output) {
+    assert_eq!(world.origin(connection, done), [(connection, answer)]);
+}
+
+fn world(tasks: u32, runs: u32) -> World {
+    let mut world = World::new(Options::default());
+    world.create(1, counted("toy", tasks, runs));
+    world
+}
+
+#[test]
+fn one_client_does_it_all() {
+    let mut world = world(2, 2);
+    say(&mut world, 1, &[], task(0));
+    say(&mut world, 1, &[(0, 1)], task(1));
+    say(&mut world, 1, &[(1, 1)], task(0));
+    say(&mut world, 1, &[(0, 1)], task(1));
+    say(&mut world, 1, &[(1, 1)], SETTLED);
+    assert_eq!(world.counts("toy"), [(2, 0, 0), (2, 0, 0)]);
+}
+
+#[test]
+fn copies_count_once_at_every_point() {
+    for copies in 1..=3 {
+        let mut world = world(3, 3);
+        let mut current = OriginAnswer::Wait;
+        let mut counted = 0;
+        let mut done: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..60 {
+            let mut first = None;
+            for _ in 0..copies {
+                let outputs = world.origin(1, &done);
+                assert_eq!(outputs.len(), 1);
+                let Output::Origin(answer) = outputs[0].1 else { panic!("{outputs:?}") };
+                if let (OriginAnswer::Task(named), Some((reported, _))) = (answer, done.first()) {
+                    assert_ne!(named, *reported, "the answer names the reported task");
+                }
+                first.get_or_insert(answer);
+            }
+            counted += done.iter().map(|(_, units)| units).sum::<u64>();
+            let sum: u64 = world.counts("toy").iter().map(|(done, extra, _)| u64::from(done + extra)).sum();
+            assert_eq!(sum, counted, "with {copies} copies of each message");
+            current = first.unwrap();
+            done = match current {
+                OriginAnswer::Task(number) => vec![(number, 1 + counted % 2)],
+                OriginAnswer::Wait => vec![],
+                OriginAnswer::Settled => break,
+            };
+            // A copy's answer is a lease of its own, which this client does not use: it ends with time.
+            world.pass(500);
+        }
+        assert_eq!(current, OriginAnswer::Settled);
+    }
+}
+
+#[test]
+fn wait_while_all_is_lent_and_take_over_when_a_connection_ends() {
+    let mut world = world(1, 1);
+    say(&mut world, 1, &[], task(0));
+    say(&mut world, 2, &[], WAIT);
+    world.disconnect(1);
+    assert_eq!(world.status("toy").losses, 0, "losses are never charged here");
+    say(&mut world, 2, &[], task(0));
+    say(&mut world, 2, &[(0, 2)], SETTLED);
+    assert_eq!(world.counts("toy"), [(1, 1, 0)]);
+}
+
+#[test]
+fn an_expired_lease_still_counts_and_is_revived_by_lending_again() {
+    let mut world = world(1, 5);
+    say(&mut world, 1, &[], task(0));
+    world.pass(1_000);
+    assert_eq!(world.counts("toy"), [(0, 0, 0)]);
+    say(&mut world, 1, &[], task(0));
+    assert_eq!(world.counts("toy"), [(0, 0, 1)]);
+    world.pass(1_000);
+    say(&mut world, 1, &[(0, 2)], WAIT);
+    say(&mut world, 1, &[(0, 2)], WAIT);
+    assert_eq!(world.counts("toy"), [(2, 0, 0)]);
+    assert_eq!(world.status("toy").losses, 0);
+}
+
+#[test]
+fn polling_does_not_keep_a_lease() {
+    let mut world = world(1, 1);
+    say(&mut world, 1, &[], task(0));
+    world.pass(600);
+    say(&mut world, 1, &[], WAIT);
+    world.pass(600);
+    say(&mut world, 2, &[], task(0));
+}
+
+#[test]
+fn only_held_tasks_count_and_a_bad_entry_spoils_its_message() {
+    let mut world = world(3, 2);
+    say(&mut world, 1, &[(2, 1)], task(0));
+    assert_eq!(world.counts("toy")[2], (0, 0, 0), "never lent");
+    say(&mut world, 1, &[(0, 1), (1, 1)], task(2));
+    assert_eq!(world.counts("toy"), [(1, 0, 0), (0, 0, 0), (0, 0, 1)], "the unheld entry is ignored");
+    for (bad, reason) in [
+        ((2, 0), CloseReason::OriginUnits),
+        ((2, 1_001), CloseReason::OriginUnits),
+        ((3, 1), CloseReason::OriginTask),
+        ((u64::MAX, 1), CloseReason::OriginTask),
+    ] {
+        assert_eq!(world.origin(1, &[(2, 1), bad]), [(1, Output::Close(reason))]);
+    }
+    assert_eq!(world.counts("toy")[2], (0, 0, 1), "nothing of such a message is counted");
+}
+
+#[test]
+fn nothing_survives_a_restart() {
+    let mut world = world(1, 1);
+    say(&mut world, 1, &[], task(0));
+    world.restart();
+    assert_eq!(world.counts("toy"), [(0, 0, 0)]);
+    say(&mut world, 1, &[(0, 1)], WAIT);
+    say(&mut world, 1, &[], task(0));
+    assert_eq!(world.status("toy").losses, 0);
+}
+
+#[test]
+fn which_campaign() {
+    let mut world = World::new(Options::default());
+    say(&mut world, 1, &[], WAIT);
+    world.create(1, numbered("numbered", 1, 1));
+    say(&mut world, 1, &[], WAIT);
+    world.create(2, CampaignSpec { tasks: Tasks::Range { first: 100, count: 2 }, ..counted("a", 2, 1) });
+    say(&mut world, 1, &[], task(100));
+    world.create(3, counted("b", 2, 1));
+    say(&mut world, 1, &[(100, 1)], task(101));
+    say(&mut world, 2, &[], WAIT);
+    world.control(ControlRequest::Cancel { campaign: "a".into() });
+    say(&mut world, 1, &[], SETTLED);
+    world.control(ControlRequest::Remove { campaign: "a".into() });
+    say(&mut world, 1, &[], WAIT);
+
+    let mut world = World::new(Options { origin_campaign: Some("b".into()), ..Options::default() });
+    world.create(1, counted("a", 1, 1));
+    say(&mut world, 1, &[], WAIT);
+    world.create(2, counted("b", 1, 1));
+    say(&mut world, 1, &[], task(0));
+    assert_eq!(world.counts("b"), [(0, 0, 1)]);
+}
+
+#[test]
+fn settled_follows_quarantine_and_pause_waits() {
+    let mut world = World::new(Options::default());
+    world.create(1, CampaignSpec { errors_max: Some(1), ..counted("toy", 1, 1) });
+    world.hello(9, 9, 1, InstanceId::NONE);
+    let lease = grants(&world.want(9, 1, 1, &[]), 9)[0].lease;
+    world.failed(9, 1, lease);
+    say(&mut world, 1, &[], SETTLED);
+    world.want(9, 0, 1, &[]);
+    world.control(ControlRequest::Pause { campaign: "toy".into() });
+    world.control(ControlRequest::Requeue { campaign: "toy".into() });
+    say(&mut world, 1, &[], task(0));
+    world.control(ControlRequest::Pause { campaign: "toy".into() });
+    say(&mut world, 2, &[], WAIT);
+}
