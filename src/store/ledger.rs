@@ -1,7 +1,38 @@
-//! Journals changes and writes pages.
-use super::kv::CommitError;
+//! Turns the changes of one group commit into one atomic batch: journal records, some pages, texts, and the books over them.
+//!
+//! ```text
+//!   changes ──▶ last value of each row ──▶ journal records 17, 18 ──┐
+//!   rows    ──▶ pages that were dirty for longest ──────────────────┤
+//!   texts   ──▶ blocks of keys ─────────────────────────────────────┼──▶ one batch ──▶ Store::commit ──▶ Ok
+//!   books   ──▶ journal records that nobody needs are removed,      │                       │
+//!               map of stored pages, meta (last in the batch) ──────┘                       ▼
+//!                                                                                   number into `acked`
+//! ```
+//!
+//! The disk stays as small as the state: with every byte of journal at least one byte of pages is written, so a page waits
+//! for at most as many journal bytes as there are bytes in pages before it, and the journal is trimmed below the oldest
+//! change that no stored page contains. A page is built from the live rows, so it contains its own commit's changes.
+//!
+//! **Invariants.** Journal records are numbered without gaps, every commit has at least one. A record is removed only when every
+//! row it changed is contained in a stored page or gone. Removals in one commit are bounded. After the first failure every commit
+//! fails. Deliberately absent: clocks, background work, reading rows back.
+//! Tested in `store/tests/histories.rs` (random histories with faults at every commit) and `tests/store_disk.rs`.
+//! The scheme follows the "journal plus pages" of classic databases with fuzzy checkpoints.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::acked::AckedFile;
+use super::codec::{self, DiskMeta, PAYLOAD_BYTES_MAX};
+use super::convert::{encode_change, encode_row};
+use super::directory::DirectoryLock;
+use super::keys::{self, Kind, Place};
+use super::kv::{Batch, CommitError, CommitFailure, Reader, Store};
+use super::pages::{DirtyPages, PageMap, page_of, pages_of_tasks, rows_of, rows_of_tasks};
+use super::texts::{self, TextRange};
 use crate::coordinator::command::TextChange;
 use crate::coordinator::{Change, Coordinator, Row, RowKey};
+use crate::types::InstanceId;
 
 /// Where the ledger looks up the rows of a page that it is about to write: the live state after the commit's changes.
 pub trait Rows {
@@ -15,20 +46,305 @@ impl Rows for Coordinator {
     }
 }
 
-/// The durable state of one data directory; the pipeline owns it.
-pub struct Ledger;
+/// Journal records that one commit removes at most, beyond twice those it writes: a backlog shrinks steadily without a
+/// commit that takes long.
+const TRIM_RECORDS_MAX: u64 = 64;
+
+/// Blocks of texts that one commit removes at most; the rest falls with the next ones.
+const CLEAR_BLOCKS_MAX: usize = 1_024;
+
+/// What one more operation costs beside its bytes, counted against the budget of pages; it bounds the operations of a batch.
+const OPERATION_BYTES: i64 = 32;
+
+/// The durable state of one data directory. The pipeline owns it; the directory stays locked until it is dropped.
+pub struct Ledger {
+    store: Box<dyn Store>,
+    reader: Arc<dyn Reader>,
+    books: Books,
+    acked: Option<AckedFile>,
+    failed: bool,
+    /// Released last.
+    _lock: Option<DirectoryLock>,
+}
+
+/// What the ledger knows of what is stored.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Books {
+    /// Number of the last journal record.
+    pub(super) sequence: u64,
+    /// Number of the first journal record that is kept.
+    pub(super) floor: u64,
+    /// Whose records these are.
+    pub(super) instance: InstanceId,
+    /// How often they were opened.
+    pub(super) starts: u64,
+    /// Which pages are stored.
+    pub(super) map: PageMap,
+    /// Which pages are owed.
+    pub(super) dirty: DirtyPages,
+    /// Texts that are still to be removed.
+    pub(super) clearing: VecDeque<TextRange>,
+    /// Bytes of pages that are still to be written for the journal so far; below zero when pages are ahead.
+    pub(super) owed_bytes: i64,
+}
 
 impl Ledger {
-    /// Makes `changes` and `texts` durable, all or nothing; durable when it returns `Ok`. `rows` is the live state after them.
+    /// Takes over what recovery found, with a first commit that counts the start (and proves that the store syncs).
+    pub(super) fn begin(
+        store: Box<dyn Store>,
+        books: Books,
+        acked: Option<AckedFile>,
+        lock: Option<DirectoryLock>,
+    ) -> Result<Self, CommitError> {
+        let reader = store.reader();
+        let mut ledger = Self { store, reader, books, acked, failed: false, _lock: lock };
+        ledger.books.starts += 1;
+        let mut batch = Batch::default();
+        ledger.close_books(&mut batch).map_err(|cause| CommitError::NotApplied { cause })?;
+        ledger.write(&batch)?;
+        Ok(ledger)
+    }
+
+    /// Makes `changes` and `texts` durable, all or nothing; durable when it returns `Ok`. `rows` is the live state after
+    /// them. Costs one or two syncs, however much is in it.
     ///
     /// # Errors
-    /// Nothing of the commit may be acknowledged; end the process. Every later call fails too.
-    pub fn commit(&mut self, _changes: &[Change], _texts: &[TextChange], _rows: &impl Rows) -> Result<(), CommitError> {
-        todo!()
+    /// Nothing of the commit may be acknowledged, now or later: end the process. Every further call fails too.
+    pub fn commit(&mut self, changes: &[Change], texts: &[TextChange], rows: &impl Rows) -> Result<(), CommitError> {
+        if self.failed {
+            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
+        }
+        // Until the commit is through, the books are ahead of the disk: a failure anywhere makes them worthless.
+        self.failed = true;
+        let batch = self.batch(changes, texts, rows).map_err(|cause| CommitError::NotApplied { cause })?;
+        self.write(&batch)?;
+        self.failed = false;
+        Ok(())
     }
 
     /// Number of the last durable journal record; rises with every commit.
     pub fn sequence(&self) -> u64 {
-        todo!()
+        self.books.sequence
     }
+
+    /// How many journal records are kept: what a restart would replay.
+    pub fn journal_records(&self) -> u64 {
+        self.books.sequence + 1 - self.books.floor
+    }
+
+    /// How many pages are stored.
+    pub fn pages(&self) -> u64 {
+        self.books.map.pages()
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        self.store.commit(batch)?;
+        if let Some(acked) = &self.acked {
+            // The commit is durable; but a failed write is a failed write, and the process is to end.
+            let written = acked.write(self.books.instance, self.books.sequence);
+            written.map_err(|error| CommitError::Unknown { cause: CommitFailure::Acked(error.to_string()) })?;
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, changes: &[Change], texts: &[TextChange], rows: &impl Rows) -> Result<Batch, CommitFailure> {
+        let mut batch = Batch::default();
+        let kept = self.books.sequence;
+        let changes = last_values(changes);
+        self.drop_pages(&changes, &mut batch);
+        self.journal(&changes, &mut batch)?;
+        self.write_pages(rows, &mut batch)?;
+        self.trim(kept, &mut batch);
+        self.clear_texts(&mut batch)?;
+        for change in texts {
+            match change {
+                TextChange::Put { campaign, first, keys } => {
+                    texts::put(*campaign, *first, keys, self.books.sequence, &mut batch)?;
+                }
+                TextChange::Clear { campaign, first, tasks } => {
+                    let range = TextRange::of(*campaign, *first, *tasks);
+                    // Clears come in slices one after the other; together they are one stretch.
+                    let joined = self.books.clearing.back_mut().is_some_and(|last| last.absorb(range));
+                    if !joined {
+                        self.books.clearing.push_back(range);
+                    }
+                }
+            }
+        }
+        self.close_books(&mut batch)?;
+        Ok(batch)
+    }
+
+    /// Removes the stored pages of cleared tasks.
+    fn drop_pages(&mut self, changes: &[Change], batch: &mut Batch) {
+        for change in changes {
+            match change {
+                Change::ClearTasks { campaign, first, tasks } => {
+                    let pages = pages_of_tasks(*campaign, *first, *tasks);
+                    self.books.dirty.forget(&pages);
+                    for page in self.books.map.within(&pages) {
+                        self.books.map.remove(page);
+                        batch.remove(keys::page(page));
+                    }
+                }
+                Change::Put(_) | Change::Remove(_) => {}
+            }
+        }
+    }
+
+    /// Packs the changes into journal records and marks the pages they touch.
+    fn journal(&mut self, changes: &[Change], batch: &mut Batch) -> Result<(), CommitFailure> {
+        let mut payload = Vec::new();
+        let mut item = Vec::new();
+        for change in changes {
+            item.clear();
+            encode_change(change, &mut item);
+            if payload.len() + item.len() > PAYLOAD_BYTES_MAX {
+                self.journal_record(&payload, batch)?;
+                payload.clear();
+            }
+            payload.extend(&item);
+            // The change is in the record that is being filled.
+            let record = self.books.sequence + 1;
+            match change {
+                Change::Put(row) => self.books.dirty.mark(page_of(row.key()), record),
+                Change::Remove(key) => self.books.dirty.mark(page_of(*key), record),
+                Change::ClearTasks { .. } => {}
+            }
+        }
+        // Also when it is empty: every commit has a number of its own, so that one that is lost is missed.
+        self.journal_record(&payload, batch)
+    }
+
+    fn journal_record(&mut self, payload: &[u8], batch: &mut Batch) -> Result<(), CommitFailure> {
+        self.books.sequence += 1;
+        let key = keys::journal(self.books.sequence);
+        let value = codec::seal(&key, self.books.sequence, payload);
+        self.books.owed_bytes += (key.len() + value.len()) as i64;
+        batch.put(key, value)
+    }
+
+    /// Writes pages for what was journaled, longest-dirty first.
+    fn write_pages(&mut self, rows: &impl Rows, batch: &mut Batch) -> Result<(), CommitFailure> {
+        while self.books.owed_bytes > 0 {
+            let Some(page) = self.books.dirty.take_oldest() else {
+                // Nothing is owed when every page is as it stands in the journal.
+                self.books.owed_bytes = 0;
+                return Ok(());
+            };
+            let bytes = self.write_page(page, rows, batch)?;
+            self.books.owed_bytes -= bytes as i64 + OPERATION_BYTES;
+        }
+        Ok(())
+    }
+
+    fn write_page(&mut self, page: Place, rows: &impl Rows, batch: &mut Batch) -> Result<usize, CommitFailure> {
+        let mut payload = Vec::new();
+        for row in rows_of(page).filter_map(|key| rows.row(key)) {
+            encode_row(&row, &mut payload);
+        }
+        let key = keys::page(page);
+        let bytes = key.len() + payload.len();
+        if payload.is_empty() {
+            if self.books.map.remove(page) {
+                batch.remove(key);
+            }
+            return Ok(bytes);
+        }
+        self.books.map.insert(page);
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(CommitFailure::TooLarge { kind: Kind::name(&key), bytes: payload.len() });
+        }
+        let value = codec::seal(&key, self.books.sequence, &payload);
+        batch.put(key, value)?;
+        Ok(bytes)
+    }
+
+    /// Removes journal records whose every change is in a stored page; `kept` is the last record of the commit before, since a
+    /// record is never removed by the batch that writes it.
+    fn trim(&mut self, kept: u64, batch: &mut Batch) {
+        let written = self.books.sequence - kept;
+        let needed = self.books.dirty.oldest().unwrap_or(self.books.sequence + 1);
+        let reach = self.books.floor.saturating_add(TRIM_RECORDS_MAX + 2 * written);
+        let floor = needed.min(kept + 1).min(reach);
+        for number in self.books.floor..floor {
+            batch.remove(keys::journal(number));
+        }
+        self.books.floor = self.books.floor.max(floor);
+    }
+
+    /// Removes texts that earlier commits were told to clear. The texts this commit is told to clear may have been put by
+    /// itself, and are not in the store yet: they wait for the next.
+    fn clear_texts(&mut self, batch: &mut Batch) -> Result<(), CommitFailure> {
+        let mut left = CLEAR_BLOCKS_MAX;
+        while let Some(range) = self.books.clearing.front_mut() {
+            let found = range.first_blocks(&*self.reader, left);
+            let found = found.map_err(|error| CommitFailure::Store(error.to_string()))?;
+            left -= found.len();
+            for key in found {
+                batch.remove(key);
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            self.books.clearing.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Writes what changed in the map, and the meta record, last: a batch that was torn in spite of all promises is noticed.
+    fn close_books(&mut self, batch: &mut Batch) -> Result<(), CommitFailure> {
+        let sequence = self.books.sequence;
+        for (row, bits) in self.books.map.take_touched() {
+            let key = keys::map(row);
+            match bits {
+                Some(bits) => {
+                    let value = codec::seal(&key, sequence, &bits);
+                    batch.put(key, value)?;
+                }
+                None => batch.remove(key),
+            }
+        }
+        let (key, value) = meta_record(&self.books);
+        batch.put(key, value)
+    }
+}
+
+/// The meta record of the books as they stand.
+pub(super) fn meta_record(books: &Books) -> (Vec<u8>, Vec<u8>) {
+    let meta = DiskMeta {
+        sequence: books.sequence,
+        floor: books.floor,
+        instance: books.instance.0,
+        pages: books.map.pages(),
+        maps: books.map.len(),
+        starts: books.starts,
+    };
+    let mut payload = Vec::new();
+    codec::encode(&meta, &mut payload);
+    let key = keys::meta();
+    let value = codec::seal(&key, books.sequence, &payload);
+    (key, value)
+}
+
+/// The clears, then the last word on every row that they did not clear after it, in order of the keys.
+fn last_values(changes: &[Change]) -> Vec<Change> {
+    let mut clears = Vec::new();
+    let mut last: BTreeMap<RowKey, &Change> = BTreeMap::new();
+    for change in changes {
+        match change {
+            Change::Put(row) => {
+                last.insert(row.key(), change);
+            }
+            Change::Remove(key) => {
+                last.insert(*key, change);
+            }
+            Change::ClearTasks { campaign, first, tasks } => {
+                last.extract_if(rows_of_tasks(*campaign, *first, *tasks), |_, _| true).for_each(drop);
+                clears.push(change.clone());
+            }
+        }
+    }
+    clears.extend(last.into_values().cloned());
+    clears
 }

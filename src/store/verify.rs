@@ -1,21 +1,207 @@
-//! Checks a stopped server's data directory without writing to it.
-use std::path::Path;
+//! Checks the data directory of a stopped server without writing to it: everything recovery checks, and every text.
+//!
+//! Opening a database writes, so what is looked at is a copy in the system's temporary directory (`TMPDIR`), which is removed
+//! afterwards and needs as much room as the database. The directory's lock is held meanwhile, so that no server changes what is being copied.
+//!
+//! **Invariant.** The original is only read. Deliberately absent: repairs.
+//! Tested in `store/tests/damage.rs` and `tests/store_disk.rs`.
 
-pub use super::OpenError as VerifyError;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
-/// What a verification looked at and what it found in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use super::acked::{self, Acked};
+use super::codec::Damage;
+use super::directory;
+use super::keys::{self, Kind};
+use super::kv::{Reader, Store};
+use super::migrate::{self, MIGRATIONS};
+use super::open::{OpenError, Trouble, check_database_files, check_instance};
+use super::recovery::{RecoverError, Recovered, Sink, check_acked, damage_of, recover, visit_kind};
+use super::sled::SledStore;
+use super::texts::read_block;
+use crate::coordinator::rows::{CampaignRow, Phase};
+use crate::coordinator::{Options, Restorer};
+use crate::types::{CampaignId, InstanceId, Tasks, Tick};
+
+/// What was looked at, all of it in order, and what could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// What was checked, one sentence each; all of it was in order.
+    /// The directory's format.
+    pub format: u32,
+    /// Whose directory it is.
+    pub instance: InstanceId,
+    /// Number of the last journal record.
+    pub sequence: u64,
+    /// What was checked and found in order, one sentence each.
     pub checked: Vec<String>,
     /// What could not be checked, one sentence each.
     pub unchecked: Vec<String>,
 }
 
-/// Checks everything that can be checked in the data directory of a stopped server, on a copy.
+/// Checks everything that can be checked in the data directory of a stopped server.
 ///
 /// # Errors
-/// The first damage found, or why it could not be looked for.
-pub fn verify(_path: &Path) -> Result<VerifyReport, VerifyError> {
-    todo!()
+/// The first damage found, or why it could not be looked for: see [`OpenError`].
+pub fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
+    let mut restorer = Restorer::new();
+    let (report, instance) = verify_rows(path, &mut restorer)?;
+    let options = Options::default();
+    restorer.finish(options, instance, Tick::default()).map_err(|error| Trouble::Damaged(damage_of(error)).at(path))?;
+    let mut report = report;
+    report.checked.push("the rows fit together: books of every task, leases, sessions, quarantines".into());
+    Ok(report)
+}
+
+/// Everything but what the rows mean.
+pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyReport, InstanceId), OpenError> {
+    let Some(ready) = directory::read_ready(path)? else {
+        let why = "there is no READY in it".into();
+        return Err(OpenError::NotOurs { path: path.to_owned(), why });
+    };
+    let known = MIGRATIONS.len() as u32;
+    if ready.format > known {
+        return Err(OpenError::NewerFormat { path: path.to_owned(), found: ready.format, known });
+    }
+    let mut report = VerifyReport {
+        format: ready.format,
+        instance: ready.instance,
+        sequence: 0,
+        checked: Vec::new(),
+        unchecked: Vec::new(),
+    };
+    let lock = directory::lock_untouched(path)?;
+    if lock.is_none() {
+        report.unchecked.push("whether a server is running: there is no lock file".into());
+    }
+    check_database_files(path)?;
+    let acked_path = directory::acked(path);
+    let acked = acked::read(&acked_path)
+        .map_err(|source| OpenError::Io { what: format!("read {}", acked_path.display()), source })?;
+    let scratch = Scratch::copy_of(&directory::database(path))?;
+    drop(lock);
+
+    let mut store = SledStore::open(scratch.path()).map_err(|error| Trouble::from(error).at(path))?;
+    let ran = migrate::run(&mut store, ready.instance, MIGRATIONS).map_err(|error| Trouble::from(error).at(path))?;
+    if !ran.is_empty() {
+        report.checked.push(format!("the copy could be migrated: {}", ran.join(", ")));
+    }
+    let reader = store.reader();
+    let recovered = recover(&*reader, sink).map_err(|error| Trouble::from(error).at(path))?;
+    check_instance(&recovered, ready.instance).map_err(|damage| Trouble::Damaged(damage).at(path))?;
+    describe(&recovered, &mut report);
+    let (blocks, keys) = check_texts(&*reader, &recovered).map_err(|error| Trouble::from(error).at(path))?;
+    report.checked.push(format!("{blocks} blocks of texts: checksums; all {keys} keys of keyed campaigns are there"));
+    let note = check_acked(&acked, &recovered.books).map_err(|damage| Trouble::Damaged(damage).at(path))?;
+    match (note, acked) {
+        (Some(note), _) => report.unchecked.push(note),
+        (None, Acked::Number { sequence, .. }) => {
+            report.checked.push(format!("the journal reaches number {sequence}, the last one that `acked` names"));
+        }
+        (None, Acked::Absent | Acked::Torn) => {}
+    }
+    report.unchecked.push(
+        "whether single pages are older than they should be, or the whole directory is an old copy: see docs/STORAGE.md"
+            .into(),
+    );
+    Ok((report, ready.instance))
+}
+
+fn describe(recovered: &Recovered, report: &mut VerifyReport) {
+    let books = &recovered.books;
+    report.sequence = books.sequence;
+    report.checked.push(format!(
+        "{} journal records, {} bytes: checksums, and no gap from number {} to {}",
+        recovered.journal_records, recovered.journal_bytes, books.floor, books.sequence
+    ));
+    report.checked.push(format!(
+        "{} pages, {} bytes: checksums, and exactly those that the map names",
+        recovered.pages, recovered.page_bytes
+    ));
+    report.unchecked.extend(recovered.notes.iter().cloned());
+}
+
+/// Checks every block, and that keyed campaigns have all their keys; counts blocks and keys.
+pub(super) fn check_texts(reader: &dyn Reader, recovered: &Recovered) -> Result<(u64, u64), RecoverError> {
+    let mut blocks = 0;
+    let mut total = 0;
+    // Where each campaign's next block must begin; stays behind at the first gap.
+    let mut reached: std::collections::BTreeMap<CampaignId, u64> = std::collections::BTreeMap::new();
+    visit_kind(reader, Kind::Text, &[], |key, value| {
+        let place = keys::parse_text(key);
+        let (campaign, first) = place.ok_or_else(|| Damage("a text record has a strange key".into()))?;
+        let texts = read_block(key, value)?;
+        blocks += 1;
+        if !recovered.campaigns.get(&campaign).is_some_and(is_complete) {
+            return Ok(());
+        }
+        let next = reached.entry(campaign).or_default();
+        if u64::from(first.0) != *next || texts.is_empty() {
+            let what = format!("keys of campaign {} are missing from task {next} on, or are there twice", campaign.0);
+            return Err(Damage(what));
+        }
+        *next += texts.len() as u64;
+        total += texts.len() as u64;
+        Ok(())
+    })?;
+    for (id, campaign) in recovered.campaigns.iter().filter(|(_, campaign)| is_complete(campaign)) {
+        let expected = match campaign.spec.tasks {
+            Tasks::Keys { count } => u64::from(count),
+            Tasks::Range { .. } => 0,
+        };
+        let found = reached.get(id).copied().unwrap_or(0);
+        if found != expected {
+            return Err(Damage(format!("campaign {} has {found} keys, but {expected} tasks with keys", id.0)).into());
+        }
+    }
+    Ok((blocks, total))
+}
+
+fn is_complete(campaign: &CampaignRow) -> bool {
+    match campaign.phase {
+        Phase::Running | Phase::Paused | Phase::Cancelled => true,
+        // Keys are still arriving or are already being removed.
+        Phase::Creating | Phase::Removing => false,
+    }
+}
+
+/// A copy of a directory in a temporary place, for its owner's eyes only; removed when dropped.
+pub(super) struct Scratch {
+    root: PathBuf,
+    copy: PathBuf,
+}
+
+impl Scratch {
+    /// Copies a directory.
+    pub(super) fn copy_of(path: &Path) -> Result<Self, OpenError> {
+        let root = make_scratch()?;
+        let scratch = Self { copy: root.join("db"), root };
+        directory::copy_tree(path, &scratch.copy)?;
+        Ok(scratch)
+    }
+
+    /// Where the copy is.
+    pub(super) fn path(&self) -> &Path {
+        &self.copy
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is only a copy; what cannot be removed stays in the temporary directory.
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+fn make_scratch() -> Result<PathBuf, OpenError> {
+    let mut number = 0_u32;
+    loop {
+        let root = std::env::temp_dir().join(format!("tenfold-copy-{}-{number}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&root) {
+            Ok(()) => return Ok(root),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(OpenError::Io { what: format!("make {}", root.display()), source }),
+        }
+    }
 }

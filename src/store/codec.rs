@@ -1,0 +1,320 @@
+//! Records as bytes: the envelope that every stored value wears, and the disk's own types. The only file of this layer that knows
+//! the encoding library.
+//!
+//! ```text
+//!   0        1      2         4          12      16
+//!   version  kind   length    sequence   crc32c  payload …        length = bytes of the payload
+//! ```
+//!
+//! The checksum covers the key, the first twelve bytes and the payload, so a record that is read under another key is
+//! damage too. Numbers in the envelope are little-endian.
+//!
+//! **Invariants.** Variants are numbered by their order: new ones are appended, none is changed or dropped (a new field
+//! is a new variant, or a new format with a migration). Every decode is limited and must use up its bytes; bytes from a disk
+//! never panic. Conversions from and to the coordinator's rows are in [`super::convert`].
+//! Tested in this file: golden bytes of every record, and every flipped byte noticed.
+
+use bincode::config::{Configuration, Limit};
+use bincode::{Decode, Encode};
+
+use super::keys::Kind;
+use crate::limits;
+
+/// What is stored is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damage(pub String);
+
+/// Version of the envelope.
+const ENVELOPE_VERSION: u8 = 1;
+
+/// Bytes of the envelope before the payload.
+pub(super) const ENVELOPE_BYTES: usize = 16;
+
+/// Bytes that fit into one record.
+pub(super) const PAYLOAD_BYTES_MAX: usize = limits::VALUE_BYTES_MAX - ENVELOPE_BYTES;
+
+const _: () = assert!(PAYLOAD_BYTES_MAX <= u16::MAX as usize, "the length has two bytes");
+
+/// Wraps a payload for its key. `sequence` is the number of the last journal record of the commit it is part of.
+pub(super) fn seal(key: &[u8], sequence: u64, payload: &[u8]) -> Vec<u8> {
+    // A payload beyond two bytes of length makes a value beyond VALUE_BYTES_MAX, which no batch accepts.
+    let mut value = Vec::with_capacity(ENVELOPE_BYTES + payload.len());
+    value.extend([ENVELOPE_VERSION, key.first().copied().unwrap_or(0)]);
+    value.extend((payload.len() as u16).to_le_bytes());
+    value.extend(sequence.to_le_bytes());
+    let checksum = checksum(key, &value, payload);
+    value.extend(checksum.to_le_bytes());
+    value.extend(payload);
+    value
+}
+
+/// A record taken out of its envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sealed<'a> {
+    /// The number of the last journal record of the commit that wrote it.
+    pub(super) sequence: u64,
+    /// What was wrapped.
+    pub(super) payload: &'a [u8],
+}
+
+/// Unwraps a value that was stored under `key`.
+pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, Damage> {
+    let damage = |what: &str| Damage(format!("the {} record {} {what}", Kind::name(key), hex(key)));
+    let (Some(header), Some(payload)) = (value.get(..ENVELOPE_BYTES), value.get(ENVELOPE_BYTES..)) else {
+        return Err(damage("is cut short"));
+    };
+    let stored = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+    if stored != checksum(key, &header[..12], payload) {
+        return Err(damage("has a wrong checksum"));
+    }
+    if header[0] != ENVELOPE_VERSION {
+        return Err(damage("has an unknown version"));
+    }
+    if Some(&header[1]) != key.first() {
+        return Err(damage("is of another kind than its key"));
+    }
+    if usize::from(u16::from_le_bytes([header[2], header[3]])) != payload.len() {
+        return Err(damage("has a wrong length"));
+    }
+    let mut sequence = [0; 8];
+    sequence.copy_from_slice(&header[4..12]);
+    Ok(Sealed { sequence: u64::from_le_bytes(sequence), payload })
+}
+
+/// Bytes of a key as error texts show them.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn checksum(key: &[u8], header: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(key), header), payload)
+}
+
+/// Bytes of memory that decoding one item may claim; the largest, a session with 32 stretches of refusals, claims less than 2 KiB.
+const DECODE_BYTES_MAX: usize = 8_192;
+
+type Encoding = Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<DECODE_BYTES_MAX>>;
+
+fn encoding() -> Encoding {
+    bincode::config::standard().with_limit::<DECODE_BYTES_MAX>()
+}
+
+/// Appends one item.
+pub(super) fn encode(item: &impl Encode, bytes: &mut Vec<u8>) {
+    // Writing into memory cannot fail, and none of the types below refuses a value.
+    #[allow(clippy::expect_used)]
+    bincode::encode_into_std_write(item, bytes, bincode::config::standard()).expect("memory takes every byte");
+}
+
+/// One item that uses up all of the bytes.
+pub(super) fn decode<Item: Decode<()>>(bytes: &[u8]) -> Result<Item, Damage> {
+    let (item, consumed) = decode_first(bytes)?;
+    if consumed == bytes.len() { Ok(item) } else { Err(Damage("bytes are left over".into())) }
+}
+
+/// Items one after the other that use up all of the bytes.
+pub(super) fn decode_all<Item: Decode<()>>(mut bytes: &[u8]) -> Result<Vec<Item>, Damage> {
+    let mut items = Vec::new();
+    while !bytes.is_empty() {
+        let (item, consumed) = decode_first(bytes)?;
+        // Every item has at least one byte (its variant), so this ends.
+        if consumed == 0 {
+            return Err(Damage("an item without bytes".into()));
+        }
+        items.push(item);
+        bytes = bytes.get(consumed..).unwrap_or_default();
+    }
+    Ok(items)
+}
+
+fn decode_first<Item: Decode<()>>(bytes: &[u8]) -> Result<(Item, usize), Damage> {
+    bincode::decode_from_slice(bytes, encoding()).map_err(|error| Damage(format!("cannot be decoded: {error}")))
+}
+
+/// What every commit rewrites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskMeta {
+    /// Number of the last journal record.
+    pub(super) sequence: u64,
+    /// Number of the first journal record that is kept; `sequence + 1` if there is none.
+    pub(super) floor: u64,
+    /// The directory's identity.
+    pub(super) instance: [u8; 16],
+    /// How many pages are stored.
+    pub(super) pages: u64,
+    /// How many rows of the map are stored.
+    pub(super) maps: u64,
+    /// How often the directory was opened.
+    pub(super) starts: u64,
+}
+
+/// The format of everything else. Its layout is the same in every format.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskFormat {
+    /// The format that is complete.
+    pub(super) format: u32,
+    /// How far the migration to the next one has come, in that migration's own words; `None` if none was begun.
+    pub(super) cursor: Option<Vec<u8>>,
+}
+
+/// One change of one row, in journal records; the variants up to `Returned` also in pages.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskChange {
+    /// 0
+    Globals { next_campaign: u32 },
+    /// 1
+    Campaign { id: u32, row: DiskCampaign },
+    /// 2
+    Task { campaign: u32, task: u32, done: u32, extra: u32, issued: u32 },
+    /// 3
+    Lease { slot: u32, generation: u32, lease: Option<DiskLease> },
+    /// 4
+    Session { slot: u32, row: DiskSession },
+    /// 5
+    SessionName { slot: u32, name: String },
+    /// 6
+    Trouble { slot: u32, row: DiskTrouble },
+    /// 7
+    Returned { slot: u32, campaign: u32, task: u32, word: u32, runs: u64 },
+    /// 8
+    Remove { key: DiskKey },
+    /// 9
+    ClearTasks { campaign: u32, first: u32, tasks: u32 },
+}
+
+/// Names a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskKey {
+    /// 0
+    Globals,
+    /// 1
+    Campaign { id: u32 },
+    /// 2
+    Task { campaign: u32, task: u32 },
+    /// 3
+    Lease { slot: u32 },
+    /// 4
+    Session { slot: u32 },
+    /// 5
+    SessionName { slot: u32 },
+    /// 6
+    Trouble { slot: u32 },
+    /// 7
+    Returned { slot: u32 },
+}
+
+/// A campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskCampaign {
+    pub(super) name: String,
+    pub(super) tasks: DiskTasks,
+    pub(super) runs: u32,
+    pub(super) seed: Option<u64>,
+    pub(super) order: DiskOrder,
+    pub(super) lease_ms: Option<u64>,
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) errors_max: Option<u32>,
+    pub(super) losses_max: Option<u32>,
+    pub(super) creation: [u8; 16],
+    pub(super) phase: DiskPhase,
+}
+
+/// What a campaign's tasks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskTasks {
+    /// 0
+    Range { first: u64, count: u32 },
+    /// 1
+    Keys { count: u32 },
+}
+
+/// In what order tasks go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskOrder {
+    /// 0
+    Lowest,
+    /// 1
+    Even,
+}
+
+/// Where a campaign stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskPhase {
+    /// 0
+    Creating,
+    /// 1
+    Running,
+    /// 2
+    Paused,
+    /// 3
+    Cancelled,
+    /// 4
+    Removing,
+}
+
+/// A lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskLease {
+    pub(super) session: u32,
+    pub(super) campaign: u32,
+    pub(super) task: u32,
+    pub(super) first_run: u32,
+    pub(super) runs: u32,
+    pub(super) own: u64,
+    pub(super) state: DiskLeaseState,
+}
+
+/// Where a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskLeaseState {
+    /// 0
+    Live,
+    /// 1
+    Expired,
+    /// 2
+    Gone,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskSession {
+    pub(super) id: [u8; 16],
+    pub(super) origin: bool,
+    pub(super) attempt: u64,
+    pub(super) processed: u64,
+    pub(super) confirmed: u64,
+    pub(super) refusals: Vec<DiskRefusal>,
+}
+
+/// A stretch of refused requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskRefusal {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) reason: DiskReason,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum DiskReason {
+    /// 0
+    NotHeld,
+    /// 1
+    Ended,
+    /// 2
+    Gone,
+    /// 3
+    BadRuns,
+}
+
+/// What went wrong with a task.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct DiskTrouble {
+    pub(super) campaign: u32,
+    pub(super) task: u32,
+    pub(super) errors: u32,
+    pub(super) losses: u32,
+    pub(super) quarantined: bool,
+    pub(super) last_error: String,
+}

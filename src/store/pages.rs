@@ -1,0 +1,220 @@
+//! Which row is in which page, which pages are stored, and which are owed to the disk.
+//!
+//! A page is a fixed number of consecutive rows of one table (of one campaign, for tasks), small enough that the longest
+//! possible rows fit into one record. Pages without rows are not stored; [`PageMap`] knows which are, and is itself stored
+//! as bits, so that a page that has vanished is noticed. [`DirtyPages`] orders the pages that have changed since they were
+//! stored by the journal record that first changed them: the longest-dirty page is written next, and the journal is needed
+//! from there on.
+//!
+//! Tested in this file (the longest rows fit) and by the ledger's histories.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+use super::keys::{Place, Table};
+use crate::coordinator::rows::{CLEAR_TASKS_UNIT, RowKey};
+use crate::types::{CampaignId, TaskIndex};
+
+/// Rows in a page of each table.
+pub(super) const fn rows_per_page(table: Table) -> u32 {
+    match table {
+        Table::Globals => 1,
+        Table::Campaigns | Table::SessionNames | Table::Troubles => 16,
+        Table::Tasks => 128,
+        Table::Leases | Table::Returned => 64,
+        Table::Sessions => 4,
+    }
+}
+
+const _: () = assert!(CLEAR_TASKS_UNIT.is_multiple_of(rows_per_page(Table::Tasks)), "whole pages fall");
+
+/// The page a row is in.
+pub(super) fn page_of(key: RowKey) -> Place {
+    let (table, campaign, position) = match key {
+        RowKey::Globals => (Table::Globals, 0, 0),
+        RowKey::Campaign(id) => (Table::Campaigns, 0, id.0),
+        RowKey::Task(campaign, task) => (Table::Tasks, campaign.0, task.0),
+        RowKey::Lease(slot) => (Table::Leases, 0, slot),
+        RowKey::Session(slot) => (Table::Sessions, 0, slot),
+        RowKey::SessionName(slot) => (Table::SessionNames, 0, slot),
+        RowKey::Trouble(slot) => (Table::Troubles, 0, slot),
+        RowKey::Returned(slot) => (Table::Returned, 0, slot),
+    };
+    Place { table, campaign, number: position / rows_per_page(table) }
+}
+
+/// The keys of a page's rows, in order.
+pub(super) fn rows_of(page: Place) -> impl Iterator<Item = RowKey> {
+    let rows = rows_per_page(page.table);
+    let first = page.number.saturating_mul(rows);
+    (first..=first.saturating_add(rows - 1)).map(move |position| match page.table {
+        Table::Globals => RowKey::Globals,
+        Table::Campaigns => RowKey::Campaign(CampaignId(position)),
+        Table::Tasks => RowKey::Task(CampaignId(page.campaign), TaskIndex(position)),
+        Table::Leases => RowKey::Lease(position),
+        Table::Sessions => RowKey::Session(position),
+        Table::SessionNames => RowKey::SessionName(position),
+        Table::Troubles => RowKey::Trouble(position),
+        Table::Returned => RowKey::Returned(position),
+    })
+}
+
+/// The pages of the tasks `first .. first + tasks`, both multiples of [`CLEAR_TASKS_UNIT`].
+pub(super) fn pages_of_tasks(campaign: CampaignId, first: TaskIndex, tasks: u32) -> Range<Place> {
+    let rows = u64::from(rows_per_page(Table::Tasks));
+    let end = (u64::from(first.0) + u64::from(tasks)).div_ceil(rows);
+    let place = |number: u64| Place { table: Table::Tasks, campaign: campaign.0, number: number as u32 };
+    // 2^32 / 128 fits; so does the end of the last page.
+    place(u64::from(first.0) / rows)..place(end)
+}
+
+/// The keys of the rows of the tasks `first .. first + tasks`.
+pub(super) fn rows_of_tasks(campaign: CampaignId, first: TaskIndex, tasks: u32) -> Range<RowKey> {
+    match first.0.checked_add(tasks) {
+        Some(end) => RowKey::Task(campaign, first)..RowKey::Task(campaign, TaskIndex(end)),
+        // To the end of the campaign; ids beyond the last are never given.
+        None => RowKey::Task(campaign, first)..RowKey::Task(CampaignId(campaign.0.saturating_add(1)), TaskIndex(0)),
+    }
+}
+
+/// Pages that one row of the map speaks of.
+pub(super) const PAGES_PER_MAP: u32 = 2_048;
+
+/// Bytes of one row of the map.
+pub(super) const MAP_BYTES: usize = PAGES_PER_MAP as usize / 8;
+
+/// Which pages are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PageMap {
+    /// Rows of the map that have at least one bit.
+    rows: BTreeMap<Place, [u8; MAP_BYTES]>,
+    /// Rows of the map that differ from what is stored.
+    touched: BTreeSet<Place>,
+    pages: u64,
+}
+
+impl PageMap {
+    /// Takes a stored row of the map; `None` if it has no bit or the wrong length.
+    pub(super) fn restore(&mut self, place: Place, bits: &[u8]) -> Option<()> {
+        let bits: [u8; MAP_BYTES] = bits.try_into().ok()?;
+        let pages: u64 = bits.iter().map(|byte| u64::from(byte.count_ones())).sum();
+        self.pages += pages;
+        self.rows.insert(place, bits);
+        (pages > 0).then_some(())
+    }
+
+    /// How many pages are stored.
+    pub(super) fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// How many rows the map has.
+    pub(super) fn len(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    /// Whether a page is stored.
+    pub(super) fn contains(&self, page: Place) -> bool {
+        let (row, byte, bit) = position(page);
+        self.rows.get(&row).is_some_and(|bits| bits[byte] & bit != 0)
+    }
+
+    /// Notes that a page is stored.
+    pub(super) fn insert(&mut self, page: Place) {
+        let (row, byte, bit) = position(page);
+        let bits = self.rows.entry(row).or_insert([0; MAP_BYTES]);
+        if bits[byte] & bit == 0 {
+            bits[byte] |= bit;
+            self.pages += 1;
+            self.touched.insert(row);
+        }
+    }
+
+    /// Notes that a page is not stored; says whether it was.
+    pub(super) fn remove(&mut self, page: Place) -> bool {
+        let (row, byte, bit) = position(page);
+        let Some(bits) = self.rows.get_mut(&row) else { return false };
+        if bits[byte] & bit == 0 {
+            return false;
+        }
+        bits[byte] &= !bit;
+        self.pages -= 1;
+        if bits.iter().all(|byte| *byte == 0) {
+            self.rows.remove(&row);
+        }
+        self.touched.insert(row);
+        true
+    }
+
+    /// The stored pages of a stretch; looks only at rows of the map that exist.
+    pub(super) fn within(&self, pages: &Range<Place>) -> Vec<Place> {
+        let first = Place { number: pages.start.number / PAGES_PER_MAP, ..pages.start };
+        let rows = self.rows.range(first..=Place { number: pages.end.number / PAGES_PER_MAP, ..pages.end });
+        let found = rows.flat_map(|(row, _)| {
+            let start = row.number.saturating_mul(PAGES_PER_MAP);
+            (start..=start.saturating_add(PAGES_PER_MAP - 1)).map(|number| Place { number, ..*row })
+        });
+        found.filter(|page| pages.contains(page) && self.contains(*page)).collect()
+    }
+
+    /// The rows of the map that differ from what is stored, each with its new bits or `None` if it is gone; from then on they
+    /// count as stored.
+    pub(super) fn take_touched(&mut self) -> Vec<(Place, Option<[u8; MAP_BYTES]>)> {
+        std::mem::take(&mut self.touched).into_iter().map(|row| (row, self.rows.get(&row).copied())).collect()
+    }
+}
+
+fn position(page: Place) -> (Place, usize, u8) {
+    let row = Place { number: page.number / PAGES_PER_MAP, ..page };
+    let within = page.number % PAGES_PER_MAP;
+    (row, within as usize / 8, 1 << (within % 8))
+}
+
+/// Pages that have changed since they were stored, ordered by the journal record that first changed them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DirtyPages {
+    since: BTreeMap<Place, u64>,
+    /// Entries of pages that were cleaned meanwhile stay behind until they are reached.
+    queue: VecDeque<(u64, Place)>,
+}
+
+impl DirtyPages {
+    /// A journal record changed a page. Records are named in ascending order.
+    pub(super) fn mark(&mut self, page: Place, record: u64) {
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.since.entry(page) {
+            entry.insert(record);
+            self.queue.push_back((record, page));
+        }
+    }
+
+    /// Takes out the page that has been dirty for longest.
+    pub(super) fn take_oldest(&mut self) -> Option<Place> {
+        self.skip_clean();
+        let (_, page) = self.queue.pop_front()?;
+        self.since.remove(&page);
+        Some(page)
+    }
+
+    /// The oldest journal record with a change that no stored page contains.
+    pub(super) fn oldest(&mut self) -> Option<u64> {
+        self.skip_clean();
+        self.queue.front().map(|(record, _)| *record)
+    }
+
+    /// Forgets the pages of a stretch: their rows are gone.
+    pub(super) fn forget(&mut self, pages: &Range<Place>) {
+        let gone: Vec<Place> = self.since.range(pages.clone()).map(|(page, _)| *page).collect();
+        for page in gone {
+            self.since.remove(&page);
+        }
+    }
+
+    fn skip_clean(&mut self) {
+        while let Some((record, page)) = self.queue.front() {
+            if self.since.get(page) == Some(record) {
+                return;
+            }
+            self.queue.pop_front();
+        }
+    }
+}

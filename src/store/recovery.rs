@@ -1,0 +1,334 @@
+//! Reads everything back: meta, map, journal, pages, in this order, and hands every row over once, as it stood last.
+//!
+//! ```text
+//!   meta ──▶ which journal records and how many pages there must be
+//!   map  ──▶ which pages there must be
+//!   journal, in order ──▶ last word on each row it names (an overlay), pages that are owed
+//!   pages, table by table ──▶ rows that the overlay does not name, then the overlay's rows of that table
+//! ```
+//!
+//! So whoever takes the rows sees each once, campaigns before tasks, sessions before names.
+//!
+//! **Invariants.** What is there is exactly what must be there: a record that is missing, left over, changed, or that says
+//! something a page or journal record cannot say, is [`Damage`] with its name; never a lower count. Texts are not read here (a
+//! missing one is noticed by its reader and by `verify`). Memory: the journal's rows, which the ledger keeps below the size of the
+//! pages. Tested in `store/tests/histories.rs` and `store/tests/damage.rs`.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::acked::Acked;
+use super::codec::{self, Damage, DiskMeta, Sealed, hex};
+use super::convert::{decode_changes, decode_rows};
+use super::keys::{self, Kind, TABLES, Table};
+use super::kv::{ReadError, Reader};
+use super::ledger::Books;
+use super::pages::{page_of, pages_of_tasks, rows_of_tasks};
+use super::texts::{TextRange, campaigns_with_texts};
+use crate::coordinator::rows::{CampaignRow, Change, Row, RowKey};
+use crate::coordinator::{Inconsistent, Restorer};
+use crate::types::{CampaignId, InstanceId};
+
+/// Takes recovered rows.
+pub(super) trait Sink {
+    /// One row, in its last state. Every row comes once; tables come in the order of [`TABLES`].
+    fn row(&mut self, row: Row) -> Result<(), Damage>;
+}
+
+impl Sink for Restorer {
+    fn row(&mut self, row: Row) -> Result<(), Damage> {
+        self.apply(Change::Put(row)).map_err(damage_of)
+    }
+}
+
+/// A contradiction between rows is damage like any other.
+pub(super) fn damage_of(inconsistent: Inconsistent) -> Damage {
+    Damage(format!("the stored rows contradict each other: {}", inconsistent.0))
+}
+
+/// Why nothing could be recovered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecoverError {
+    /// What is stored is not what was written.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The store failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// What recovery found beside the rows.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// For the ledger to go on with.
+    pub(super) books: Books,
+    /// All campaigns.
+    pub(super) campaigns: BTreeMap<CampaignId, CampaignRow>,
+    /// Journal records that were replayed.
+    pub(super) journal_records: u64,
+    /// Bytes of those, keys included.
+    pub(super) journal_bytes: u64,
+    /// Pages that were read.
+    pub(super) pages: u64,
+    /// Bytes of those, keys included.
+    pub(super) page_bytes: u64,
+    /// Anything unusual, as sentences.
+    pub(super) notes: Vec<String>,
+}
+
+/// Reads all rows back.
+pub(super) fn recover(reader: &dyn Reader, sink: &mut impl Sink) -> Result<Recovered, RecoverError> {
+    check_kinds(reader)?;
+    let meta = read_meta(reader)?;
+    let mut books = Books {
+        sequence: meta.sequence,
+        floor: meta.floor,
+        instance: InstanceId(meta.instance),
+        starts: meta.starts,
+        ..Books::default()
+    };
+    read_map(reader, &meta, &mut books)?;
+    let mut recovered = Recovered {
+        books,
+        campaigns: BTreeMap::new(),
+        journal_records: 0,
+        journal_bytes: 0,
+        pages: 0,
+        page_bytes: 0,
+        notes: Vec::new(),
+    };
+    let mut overlay = read_journal(reader, &mut recovered)?;
+    for table in TABLES {
+        read_pages(reader, table, &overlay, sink, &mut recovered)?;
+        let rows = overlay.extract_if(.., |key, _| page_of(*key).table == table);
+        let rows: Vec<Row> = rows.filter_map(|(_, row)| row).collect();
+        for row in rows {
+            hand_over(row, sink, &mut recovered)?;
+        }
+    }
+    let (found, expected) = (recovered.pages, recovered.books.map.pages());
+    if found != expected {
+        return Err(Damage(format!("{found} pages are stored, but the map names {expected}")).into());
+    }
+    clear_orphans(reader, &mut recovered)?;
+    Ok(recovered)
+}
+
+/// Whether the database knows everything that was acknowledged; `Err` if it has lost its end. A note if that cannot be told.
+pub(super) fn check_acked(acked: &Acked, books: &Books) -> Result<Option<String>, Damage> {
+    let known = books.sequence;
+    match acked {
+        Acked::Number { instance, sequence } if *instance == books.instance => {
+            if *sequence > known {
+                return Err(Damage(format!(
+                    "the journal ends at number {known}, but {sequence} was acknowledged: the end of the database is lost"
+                )));
+            }
+            Ok(None)
+        }
+        Acked::Number { instance, .. } => {
+            Ok(Some(format!("the file `acked` belongs to another instance ({instance}) and was not used")))
+        }
+        Acked::Torn => Ok(Some("the file `acked` is torn and was not used: was the power cut?".into())),
+        Acked::Absent if known > 0 => {
+            Ok(Some("the file `acked` is missing: whether the end of the journal is complete was not checked".into()))
+        }
+        Acked::Absent => Ok(None),
+    }
+}
+
+fn check_kinds(reader: &dyn Reader) -> Result<(), RecoverError> {
+    let mut strange = None;
+    let mut visit = |key: &[u8], _: &[u8]| {
+        strange = Some(hex(key));
+        ControlFlow::Break(())
+    };
+    reader.scan(&[], &[Kind::Format as u8], &mut visit)?;
+    // Nothing sorts above nine bytes of 0xff; keys of the last kind have exactly as many.
+    reader.scan(&Kind::Text.bounds().1, &[0xff; 9], &mut visit)?;
+    for key in [keys::format(), keys::meta()] {
+        // These kinds have one key each: the kind byte alone.
+        let mut next = key.clone();
+        next.push(0);
+        reader.scan(&next, &[key[0] + 1], &mut visit)?;
+    }
+    // Pages are read table by table: here are those of no table.
+    let (pages, _) = Kind::Page.bounds();
+    let tables = [TABLES[0] as u8, TABLES[TABLES.len() - 1] as u8 + 1];
+    reader.scan(&pages, &[pages[0], tables[0]], &mut visit)?;
+    reader.scan(&[pages[0], tables[1]], &Kind::Page.bounds().1, &mut visit)?;
+    match strange {
+        None => Ok(()),
+        Some(key) => Err(Damage(format!("there is a record {key} that does not belong here")).into()),
+    }
+}
+
+fn read_meta(reader: &dyn Reader) -> Result<DiskMeta, RecoverError> {
+    let key = keys::meta();
+    let value = reader.get(&key)?.ok_or_else(|| Damage("the meta record is missing".into()))?;
+    let sealed = codec::unseal(&key, &value)?;
+    let meta: DiskMeta = codec::decode(sealed.payload).map_err(|damage| in_record(&key, &damage))?;
+    if meta.sequence != sealed.sequence || meta.floor == 0 || meta.floor > meta.sequence + 1 {
+        return Err(Damage(format!("the meta record contradicts itself: {meta:?}")).into());
+    }
+    Ok(meta)
+}
+
+fn read_map(reader: &dyn Reader, meta: &DiskMeta, books: &mut Books) -> Result<(), RecoverError> {
+    visit_kind(reader, Kind::Map, &[], |key, value| {
+        let sealed = unseal_known(key, value, meta.sequence)?;
+        let place = keys::parse_place(key).ok_or_else(|| strange_key(key))?;
+        let restored = books.map.restore(place, sealed.payload);
+        restored.ok_or_else(|| Damage(format!("the map record {} has no page or a wrong length", hex(key))))
+    })?;
+    let (rows, pages) = (books.map.len(), books.map.pages());
+    if rows != meta.maps || pages != meta.pages {
+        let expected = format!("{} rows with {} pages", meta.maps, meta.pages);
+        return Err(Damage(format!("the map has {rows} rows with {pages} pages, but must have {expected}")).into());
+    }
+    Ok(())
+}
+
+fn read_journal(reader: &dyn Reader, recovered: &mut Recovered) -> Result<BTreeMap<RowKey, Option<Row>>, RecoverError> {
+    let mut overlay = BTreeMap::new();
+    let mut expected = recovered.books.floor;
+    let last = recovered.books.sequence;
+    visit_kind(reader, Kind::Journal, &[], |key, value| {
+        let number = keys::parse_journal(key).ok_or_else(|| strange_key(key))?;
+        if number > last || number < expected {
+            return Err(Damage(format!("there is a journal record {number} outside of {expected} to {last}")));
+        }
+        if number != expected {
+            return Err(Damage(format!("the journal record {expected} is missing")));
+        }
+        let sealed = codec::unseal(key, value)?;
+        if sealed.sequence != number {
+            return Err(Damage(format!("the journal record {number} says that it is {}", sealed.sequence)));
+        }
+        for change in decode_changes(sealed.payload).map_err(|damage| in_record(key, &damage))? {
+            replay(change, number, &mut overlay, recovered);
+        }
+        recovered.journal_records += 1;
+        recovered.journal_bytes += (key.len() + value.len()) as u64;
+        expected += 1;
+        Ok(())
+    })?;
+    if expected != last + 1 {
+        return Err(Damage(format!("the journal records {expected} to {last} are missing")).into());
+    }
+    Ok(overlay)
+}
+
+/// Every page that the journal names counts as owed from there on: some are written once more than necessary, none is forgotten.
+fn replay(change: Change, number: u64, overlay: &mut BTreeMap<RowKey, Option<Row>>, recovered: &mut Recovered) {
+    let dirty = &mut recovered.books.dirty;
+    match change {
+        Change::Put(row) => {
+            dirty.mark(page_of(row.key()), number);
+            overlay.insert(row.key(), Some(row));
+        }
+        Change::Remove(key) => {
+            dirty.mark(page_of(key), number);
+            overlay.insert(key, None);
+        }
+        Change::ClearTasks { campaign, first, tasks } => {
+            // The same commit removed the stored pages.
+            dirty.forget(&pages_of_tasks(campaign, first, tasks));
+            overlay.extract_if(rows_of_tasks(campaign, first, tasks), |_, _| true).for_each(drop);
+        }
+    }
+}
+
+fn read_pages(
+    reader: &dyn Reader,
+    table: Table,
+    overlay: &BTreeMap<RowKey, Option<Row>>,
+    sink: &mut impl Sink,
+    recovered: &mut Recovered,
+) -> Result<(), RecoverError> {
+    visit_kind(reader, Kind::Page, &[table as u8], |key, value| {
+        let page = keys::parse_place(key).ok_or_else(|| strange_key(key))?;
+        if !recovered.books.map.contains(page) {
+            return Err(Damage(format!("the page {} is stored, but not in the map", hex(key))));
+        }
+        let sealed = unseal_known(key, value, recovered.books.sequence)?;
+        let rows = decode_rows(sealed.payload).map_err(|damage| in_record(key, &damage))?;
+        let ascending = rows.is_sorted_by(|left, right| left.key() < right.key());
+        if rows.is_empty() || !ascending || rows.iter().any(|row| page_of(row.key()) != page) {
+            return Err(Damage(format!("the page {} holds rows that are not its own", hex(key))));
+        }
+        recovered.pages += 1;
+        recovered.page_bytes += (key.len() + value.len()) as u64;
+        for row in rows {
+            if !overlay.contains_key(&row.key()) {
+                hand_over(row, sink, recovered)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn hand_over(row: Row, sink: &mut impl Sink, recovered: &mut Recovered) -> Result<(), Damage> {
+    match &row {
+        Row::Campaign(id, campaign) => {
+            recovered.campaigns.insert(*id, campaign.clone());
+        }
+        Row::Globals(_)
+        | Row::Task(..)
+        | Row::Lease(..)
+        | Row::Session(..)
+        | Row::SessionName(..)
+        | Row::Trouble(..)
+        | Row::Returned(..) => {}
+    }
+    sink.row(row)
+}
+
+/// Texts outlive their campaign's row when the process ended before they were all removed; they fall with the next commits.
+fn clear_orphans(reader: &dyn Reader, recovered: &mut Recovered) -> Result<(), RecoverError> {
+    for campaign in campaigns_with_texts(reader)? {
+        if !recovered.campaigns.contains_key(&campaign) {
+            recovered.books.clearing.push_back(TextRange::all(campaign));
+            recovered.notes.push(format!("keys of the removed campaign {} are still being cleared away", campaign.0));
+        }
+    }
+    Ok(())
+}
+
+/// Shows every record of a kind whose key goes on with `prefix`, until one is damaged.
+pub(super) fn visit_kind(
+    reader: &dyn Reader,
+    kind: Kind,
+    prefix: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Damage>,
+) -> Result<(), RecoverError> {
+    let from = [&[kind as u8], prefix].concat();
+    let mut below = from.clone();
+    // Kinds and tables are small numbers: the last byte can always be one more.
+    if let Some(last) = below.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    let mut result = Ok(());
+    reader.scan(&from, &below, &mut |key, value| {
+        result = visit(key, value);
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(result?)
+}
+
+fn unseal_known<'a>(key: &[u8], value: &'a [u8], last: u64) -> Result<Sealed<'a>, Damage> {
+    let sealed = codec::unseal(key, value)?;
+    if sealed.sequence > last {
+        let what = format!("belongs to number {}, but the journal ends at {last}", sealed.sequence);
+        return Err(Damage(format!("the {} record {} {what}", Kind::name(key), hex(key))));
+    }
+    Ok(sealed)
+}
+
+fn in_record(key: &[u8], damage: &Damage) -> Damage {
+    Damage(format!("the {} record {}: {damage}", Kind::name(key), hex(key)))
+}
+
+fn strange_key(key: &[u8]) -> Damage {
+    Damage(format!("the {} record {} has no such key", Kind::name(key), hex(key)))
+}

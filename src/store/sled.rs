@@ -1,0 +1,271 @@
+//! The store on disk: a sled database that really syncs. The only file that may say `sled::`.
+//!
+//! sled 0.34.7 calls `sync_file_range` on Linux, which does not make anything durable. So this file defines that C symbol, and what
+//! sled calls is `fdatasync`; the database's own ordering of writes then holds as well. Since nothing would be noticed if the
+//! linker chose another symbol, every start proves it by a direct call, and every commit by a count that must have risen. Elsewhere
+//! (macOS) sled syncs whole files by itself.
+//!
+//! Further rules, each of which has cost data where it was not kept: one writer; one batch and one flush a commit; no value above
+//! 4 KiB, and an alarm when the database spills into `blobs/`, which it never syncs; nothing is acknowledged and nothing is
+//! tried again after an error or a failed sync; a panic while opening is damage, not a crash.
+//!
+//! **Invariants.** A commit that returns `Ok` was synced after its last byte was written. A failed sync, also one in the
+//! background, fails every later commit of the process. Deliberately absent: temporary databases, compression, other trees.
+//! Tested in this file, `tests/store_disk.rs` and `tests/store_sync_fails.rs`.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::kv::{Batch, CommitError, CommitFailure, ReadError, Reader, Store, Visitor};
+
+/// Memory that the database may use for what it has read, in bytes.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How often the database writes in the background, in milliseconds.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// A database that was just closed in this process can stay locked for a moment: how often to try, and how long to wait between.
+const OPEN_ATTEMPTS: u32 = 40;
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
+/// The directory of a database's spilled values, within its own.
+const BLOBS: &str = "blobs";
+
+/// The database's main file, within its directory.
+const MAIN_FILE: &str = "db";
+
+/// How many real syncs this process has made for databases; rises with every commit. Always 0 where sled syncs by itself.
+pub fn syncs() -> u64 {
+    sync::count()
+}
+
+/// A sled database.
+pub struct SledStore {
+    database: ::sled::Db,
+    blobs: PathBuf,
+    failed: bool,
+}
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SledError {
+    /// It cannot be read: damaged, or only half created.
+    #[error("the database does not open: {0}")]
+    Damaged(String),
+    /// Still locked after two seconds.
+    #[error("the database is locked by another process")]
+    Locked,
+    /// The operating system failed.
+    #[error("the database does not open: {0}")]
+    Io(#[from] io::Error),
+    /// It does not sync: this program was linked in a way that makes it unsafe to use.
+    #[error("the database would not sync: {0}")]
+    NoSync(CommitFailure),
+}
+
+impl SledStore {
+    /// Opens the database in a directory; makes it if it is not there. Writes even when nothing is committed.
+    ///
+    /// # Errors
+    /// See [`SledError`].
+    pub fn open(path: &Path) -> Result<Self, SledError> {
+        let database = open_database(path)?;
+        let store = Self { database, blobs: path.join(BLOBS), failed: false };
+        sync::prove(&File::open(path.join(MAIN_FILE))?).map_err(SledError::NoSync)?;
+        store.check_blobs().map_err(|failure| SledError::Damaged(failure.to_string()))?;
+        Ok(store)
+    }
+
+    fn check_blobs(&self) -> Result<(), CommitFailure> {
+        match std::fs::read_dir(&self.blobs).map(|mut entries| entries.next()) {
+            Ok(None) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(Some(_)) => Err(CommitFailure::Blobs),
+            Err(error) => Err(CommitFailure::Store(format!("cannot look into {}: {error}", self.blobs.display()))),
+        }
+    }
+}
+
+impl Store for SledStore {
+    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        if self.failed {
+            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
+        }
+        self.failed = true;
+        sync::check().map_err(|cause| CommitError::NotApplied { cause })?;
+        let before = sync::count();
+        let mut operations = ::sled::Batch::default();
+        for (key, value) in batch.operations() {
+            match value {
+                Some(value) => operations.insert(key.as_slice(), value.as_slice()),
+                None => operations.remove(key.as_slice()),
+            }
+        }
+        // After an error the database's memory is ahead of the disk, and its background thread may still write: unknown.
+        let unknown = |cause| CommitError::Unknown { cause };
+        let failed = |error: ::sled::Error| unknown(CommitFailure::Store(error.to_string()));
+        self.database.apply_batch(operations).map_err(failed)?;
+        self.database.flush().map_err(failed)?;
+        sync::check().map_err(unknown)?;
+        sync::check_rose(before).map_err(unknown)?;
+        self.check_blobs().map_err(unknown)?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(SledReader { tree: ::sled::Tree::clone(&self.database) })
+    }
+}
+
+/// Looks into the database; keeps it open.
+struct SledReader {
+    tree: ::sled::Tree,
+}
+
+impl Reader for SledReader {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.tree.get(key).map_err(read_error)?.map(|value| value.to_vec()))
+    }
+
+    fn at_or_below(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
+        let found = self.tree.range(..=key).next_back().transpose().map_err(read_error)?;
+        Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
+    fn scan(&self, from: &[u8], below: &[u8], visit: &mut Visitor<'_>) -> Result<(), ReadError> {
+        if from >= below {
+            return Ok(());
+        }
+        for item in self.tree.range(from..below) {
+            let (key, value) = item.map_err(read_error)?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_error(error: ::sled::Error) -> ReadError {
+    ReadError(error.to_string())
+}
+
+fn open_database(path: &Path) -> Result<::sled::Db, SledError> {
+    let config = ::sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(Some(FLUSH_EVERY_MS))
+        .use_compression(false);
+    for _ in 0..OPEN_ATTEMPTS {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        match opened {
+            Ok(Ok(database)) => return Ok(database),
+            Ok(Err(error)) if is_locked(&error) => std::thread::sleep(OPEN_PAUSE),
+            Ok(Err(::sled::Error::Io(error))) => return Err(SledError::Io(error)),
+            Ok(Err(error)) => return Err(SledError::Damaged(error.to_string())),
+            Err(panic) => return Err(SledError::Damaged(panic_text(&*panic))),
+        }
+    }
+    Err(SledError::Locked)
+}
+
+/// The database reports a lock that is held as an error of its own making; only its text tells.
+fn is_locked(error: &::sled::Error) -> bool {
+    let text = error.to_string();
+    text.contains("WouldBlock") || text.contains("could not acquire lock")
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it panicked").to_owned()
+}
+
+/// The real syncs.
+#[cfg(target_os = "linux")]
+mod sync {
+    // The one place of the project with `unsafe`: a C symbol cannot be defined or called without it.
+    #![allow(unsafe_code)]
+
+    use std::ffi::{c_int, c_uint};
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+    use super::CommitFailure;
+
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    /// The first failure's error number; 0 while there was none.
+    static FAILED: AtomicI32 = AtomicI32::new(0);
+
+    /// Takes the place of the C library's function of this name: what sled takes for a sync is one.
+    ///
+    /// `libc::fdatasync` and no other: it leaves the error in `errno`, where sled looks for it.
+    #[unsafe(no_mangle)]
+    extern "C" fn sync_file_range(file: c_int, _offset: i64, _bytes: i64, _flags: c_uint) -> c_int {
+        // SAFETY: `fdatasync` takes any number; one that is no open file is an error, not undefined behaviour.
+        let result = unsafe { libc::fdatasync(file) };
+        if result == 0 {
+            COUNT.fetch_add(1, Ordering::SeqCst);
+        } else {
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+            let _ = FAILED.compare_exchange(0, errno, Ordering::SeqCst, Ordering::SeqCst);
+            // SAFETY: the address of this thread's own `errno` is always valid. Nothing above may have changed it for sled.
+            unsafe { *libc::__errno_location() = errno };
+        }
+        result
+    }
+
+    pub(super) fn count() -> u64 {
+        COUNT.load(Ordering::SeqCst)
+    }
+
+    /// Calls the C function by its name, as sled does, and looks whether it was ours.
+    pub(super) fn prove(file: &File) -> Result<(), CommitFailure> {
+        check()?;
+        let before = count();
+        // SAFETY: the file is open; the call is a plain sync of it.
+        let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, 0) };
+        check()?;
+        if result == 0 { check_rose(before) } else { Err(CommitFailure::NotSynced) }
+    }
+
+    pub(super) fn check() -> Result<(), CommitFailure> {
+        match FAILED.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            errno => Err(CommitFailure::SyncFailed { errno }),
+        }
+    }
+
+    pub(super) fn check_rose(before: u64) -> Result<(), CommitFailure> {
+        if count() > before { Ok(()) } else { Err(CommitFailure::NotSynced) }
+    }
+}
+
+/// Elsewhere sled calls `sync_all` itself and reports its failure.
+#[cfg(not(target_os = "linux"))]
+mod sync {
+    use std::fs::File;
+
+    use super::CommitFailure;
+
+    pub(super) fn count() -> u64 {
+        0
+    }
+
+    pub(super) fn prove(_file: &File) -> Result<(), CommitFailure> {
+        Ok(())
+    }
+
+    pub(super) fn check() -> Result<(), CommitFailure> {
+        Ok(())
+    }
+
+    pub(super) fn check_rose(_before: u64) -> Result<(), CommitFailure> {
+        Ok(())
+    }
+}

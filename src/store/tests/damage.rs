@@ -1,0 +1,143 @@
+//! Every record of a store is changed, removed, moved and doubled: each is an error that says where, and never a lower count.
+
+use super::super::keys::{self, KINDS, Kind};
+use super::super::kv::Store;
+use super::super::recovery::recover;
+use super::super::verify::check_texts;
+use super::*;
+
+/// A small store with every kind of record.
+fn small() -> (Records, RowMap) {
+    let store = MemoryStore::default();
+    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let keys: Vec<String> = (0..5).map(|index| format!("{index}-{}", "k".repeat(1_000))).collect();
+    let mut texts = vec![put_texts(1, 0, &keys)];
+    for number in 0..12 {
+        let changes = [
+            Change::Put(Row::Campaign(CampaignId(1), campaign(10))),
+            Change::Put(Row::Task(CampaignId(1), TaskIndex(number), TaskRow { done: 1, extra: 0, issued: 0 })),
+            Change::Put(Row::Lease(number * 64, LeaseRow { generation: 1, lease: None })),
+        ];
+        changes.iter().for_each(|change| model.apply(change));
+        ledger.commit(&changes, &texts, &model).unwrap();
+        texts.clear();
+    }
+    let records = store.killed();
+    for kind in KINDS {
+        let count = records.keys().filter(|key| Kind::of(key) == Some(kind)).count();
+        let expected = if matches!(kind, Kind::Format | Kind::Meta) { 1 } else { 2 };
+        assert!(count >= expected, "{count} records of {kind:?}");
+    }
+    (records, model)
+}
+
+/// What `open` and `verify` say together.
+fn look(records: Records) -> Result<RowMap, String> {
+    let rows = recovered(records.clone()).map_err(|error| error.to_string())?;
+    let store = MemoryStore::with(records);
+    let recovered = recover(&*store.reader(), &mut RowMap::default()).map_err(|error| error.to_string())?;
+    check_texts(&store, &recovered).map_err(|error| error.to_string())?;
+    Ok(rows)
+}
+
+#[test]
+fn every_flipped_byte_is_noticed() {
+    let (records, model) = small();
+    assert_eq!(look(records.clone()), Ok(model));
+    for (key, value) in &records {
+        for index in 0..value.len() {
+            // Text blocks are long: a sample of their bytes is enough, every byte of the envelope among it.
+            if value.len() > 1_000 && index > 16 && index % 97 != 0 {
+                continue;
+            }
+            let mut damaged = records.clone();
+            damaged.get_mut(key).unwrap()[index] ^= 1 << (index % 8);
+            let error = look(damaged).expect_err("a flipped byte");
+            assert!(error.contains("the") && error.contains("record"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn every_missing_record_is_noticed() {
+    let (records, _) = small();
+    for key in records.keys() {
+        let mut damaged = records.clone();
+        damaged.remove(key);
+        assert!(look(damaged).is_err(), "without {}", super::super::codec::hex(key));
+    }
+    // All of one kind.
+    for kind in KINDS {
+        let mut damaged = records.clone();
+        damaged.retain(|key, _| Kind::of(key) != Some(kind));
+        assert!(look(damaged).is_err(), "without {kind:?}");
+    }
+}
+
+#[test]
+fn every_shortened_record_is_noticed() {
+    let (records, _) = small();
+    for (key, value) in &records {
+        for length in [0, 1, 15, 16, value.len() - 1] {
+            let mut damaged = records.clone();
+            damaged.insert(key.clone(), value[..length].to_vec());
+            assert!(look(damaged).is_err(), "{} cut to {length}", super::super::codec::hex(key));
+        }
+    }
+}
+
+#[test]
+fn every_record_under_another_key_is_noticed() {
+    let (records, _) = small();
+    for (key, value) in &records {
+        for index in 0..key.len() {
+            for bit in 0..8 {
+                let mut other = key.clone();
+                other[index] ^= 1 << bit;
+                // Moved, and as a second copy; a copy in place of another is the third case.
+                let mut moved = records.clone();
+                moved.remove(key);
+                moved.insert(other.clone(), value.clone());
+                assert!(look(moved).is_err(), "{key:?} moved to {other:?}");
+                let mut doubled = records.clone();
+                doubled.insert(other.clone(), value.clone());
+                assert!(look(doubled).is_err(), "{key:?} copied to {other:?}");
+            }
+        }
+        let mut longer = key.clone();
+        longer.push(0);
+        let mut doubled = records.clone();
+        doubled.insert(longer.clone(), value.clone());
+        assert!(look(doubled).is_err(), "{key:?} copied to {longer:?}");
+    }
+}
+
+#[test]
+fn a_page_of_a_later_time_is_noticed() {
+    let (records, mut model) = small();
+    let store = MemoryStore::with(records.clone());
+    let (mut ledger, ..) = open(&store).unwrap();
+    for number in 0..20 {
+        let change = Change::Put(Row::Task(CampaignId(1), TaskIndex(0), TaskRow { done: number, extra: 0, issued: 0 }));
+        model.apply(&change);
+        ledger.commit(&[change], &[], &model).unwrap();
+    }
+    let page = |(key, _): &(&Vec<u8>, &Vec<u8>)| Kind::of(key) == Some(Kind::Page);
+    let later = store.killed();
+    let newer = later.iter().filter(page).find(|(key, value)| records.get(*key) != Some(*value)).unwrap();
+    let mut mixed = records;
+    mixed.insert(newer.0.clone(), newer.1.clone());
+    let error = look(mixed).unwrap_err();
+    assert!(error.contains("but the journal ends at"), "{error}");
+}
+
+#[test]
+fn the_error_says_what_is_missing() {
+    let (records, _) = small();
+    let first = records.keys().find(|key| Kind::of(key) == Some(Kind::Journal)).unwrap();
+    let number = keys::parse_journal(first).unwrap();
+    let mut damaged = records.clone();
+    damaged.remove(first);
+    let error = recovered(damaged).unwrap_err().to_string();
+    assert_eq!(error, format!("the data directory (memory) is damaged: the journal record {number} is missing"));
+}
