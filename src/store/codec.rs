@@ -84,7 +84,7 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, Dama
 
 /// Bytes of a key as error texts show them.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn checksum(key: &[u8], header: &[u8], payload: &[u8]) -> u32 {
@@ -317,4 +317,152 @@ pub(super) struct DiskTrouble {
     pub(super) losses: u32,
     pub(super) quarantined: bool,
     pub(super) last_error: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of one item, and back.
+    fn golden<Item: Encode + Decode<()> + PartialEq + std::fmt::Debug>(item: Item, expected: &str) {
+        let mut bytes = Vec::new();
+        encode(&item, &mut bytes);
+        assert_eq!(hex(&bytes), expected.replace(' ', ""), "{item:?}");
+        assert_eq!(decode::<Item>(&bytes).unwrap(), item);
+    }
+
+    #[test]
+    fn changes_keep_their_bytes() {
+        golden(DiskChange::Globals { next_campaign: 3 }, "00 03");
+        golden(
+            DiskChange::Task { campaign: 1, task: 300, done: 10, extra: 1, issued: 70_000 },
+            "02 01 fb2c01 0a 01 fc70110100",
+        );
+        golden(DiskChange::Lease { slot: 5, generation: 2, lease: None }, "03 05 02 00");
+        for (state, number) in
+            [(DiskLeaseState::Live, "00"), (DiskLeaseState::Expired, "01"), (DiskLeaseState::Gone, "02")]
+        {
+            let lease = DiskLease { session: 1, campaign: 2, task: 3, first_run: 4, runs: 5, own: 1 << 63, state };
+            let change = DiskChange::Lease { slot: 5, generation: 2, lease: Some(lease) };
+            golden(change, &format!("03 05 02 01 01 02 03 04 05 fd0000000000000080 {number}"));
+        }
+        golden(DiskChange::SessionName { slot: 1, name: "a:7".into() }, "05 01 03 613a37");
+        let row =
+            DiskTrouble { campaign: 1, task: 2, errors: 3, losses: 4, quarantined: true, last_error: "no".into() };
+        golden(DiskChange::Trouble { slot: 9, row }, "06 09 01 02 03 04 01 02 6e6f");
+        golden(DiskChange::Returned { slot: 1, campaign: 2, task: 3, word: 4, runs: 5 }, "07 01 02 03 04 05");
+        golden(DiskChange::ClearTasks { campaign: 1, first: 65_536, tasks: 65_536 }, "09 01 fc00000100 fc00000100");
+    }
+
+    #[test]
+    fn campaigns_keep_their_bytes() {
+        let row = DiskCampaign {
+            name: "abc".into(),
+            tasks: DiskTasks::Range { first: 5, count: 6 },
+            runs: 7,
+            seed: None,
+            order: DiskOrder::Lowest,
+            lease_ms: Some(8),
+            timeout_ms: None,
+            errors_max: Some(3),
+            losses_max: None,
+            creation: [0xcc; 16],
+            phase: DiskPhase::Creating,
+        };
+        let creation = "cc".repeat(16);
+        let bytes = format!("01 02 03 616263 00 05 06 07 00 00 01 08 00 01 03 00 {creation} 00");
+        golden(DiskChange::Campaign { id: 2, row: row.clone() }, &bytes);
+        let phases = [DiskPhase::Running, DiskPhase::Paused, DiskPhase::Cancelled, DiskPhase::Removing];
+        for (phase, number) in phases.into_iter().zip(1..) {
+            let row = DiskCampaign {
+                tasks: DiskTasks::Keys { count: 6 },
+                seed: Some(9),
+                order: DiskOrder::Even,
+                phase,
+                ..row.clone()
+            };
+            let bytes = format!("01 02 03 616263 01 06 07 01 09 01 01 08 00 01 03 00 {creation} {number:02x}");
+            golden(DiskChange::Campaign { id: 2, row }, &bytes);
+        }
+    }
+
+    #[test]
+    fn sessions_keep_their_bytes() {
+        let reasons = [DiskReason::NotHeld, DiskReason::Ended, DiskReason::Gone, DiskReason::BadRuns];
+        let refusal = |(number, reason)| DiskRefusal { from: number, to: number + 1, reason };
+        let row = DiskSession {
+            id: [0xdd; 16],
+            origin: true,
+            attempt: 1,
+            processed: 2,
+            confirmed: 3,
+            refusals: (4..).zip(reasons).map(refusal).collect(),
+        };
+        let id = "dd".repeat(16);
+        let bytes = format!("04 08 {id} 01 01 02 03 04 040500 050601 060702 070803");
+        golden(DiskChange::Session { slot: 8, row }, &bytes);
+    }
+
+    #[test]
+    fn removals_keep_their_bytes() {
+        for (key, expected) in [
+            (DiskKey::Globals, "08 00"),
+            (DiskKey::Campaign { id: 1 }, "08 01 01"),
+            (DiskKey::Task { campaign: 1, task: 2 }, "08 02 01 02"),
+            (DiskKey::Lease { slot: 1 }, "08 03 01"),
+            (DiskKey::Session { slot: 1 }, "08 04 01"),
+            (DiskKey::SessionName { slot: 1 }, "08 05 01"),
+            (DiskKey::Trouble { slot: 1 }, "08 06 01"),
+            (DiskKey::Returned { slot: 1 }, "08 07 01"),
+        ] {
+            golden(DiskChange::Remove { key }, expected);
+        }
+    }
+
+    #[test]
+    fn books_and_texts_keep_their_bytes() {
+        let meta = DiskMeta { sequence: 1, floor: 2, instance: [0xee; 16], pages: 3, maps: 4, starts: 5 };
+        golden(meta, &format!("01 02 {} 03 04 05", "ee".repeat(16)));
+        golden(DiskFormat { format: 1, cursor: None }, "01 00");
+        golden(DiskFormat { format: 1, cursor: Some(vec![7, 8]) }, "01 01 02 0708");
+        golden("key".to_owned(), "03 6b6579");
+    }
+
+    #[test]
+    fn the_envelope_keeps_its_bytes() {
+        let key = [5, 0, 0, 0, 0, 0, 0, 0, 1];
+        let value = seal(&key, 0x0102, &[0xaa, 0xbb]);
+        assert_eq!(hex(&value[..12]), "010502000201000000000000");
+        assert_eq!(value[12..16], checksum(&key, &value[..12], &[0xaa, 0xbb]).to_le_bytes());
+        assert_eq!(hex(&value[16..]), "aabb");
+        assert_eq!(unseal(&key, &value), Ok(Sealed { sequence: 0x0102, payload: &[0xaa, 0xbb] }));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_an_envelope_is_noticed() {
+        let key = [2];
+        let whole = seal(&key, 7, b"payload");
+        for bit in 0..whole.len() * 8 {
+            let mut value = whole.clone();
+            value[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(&key, &value).is_err(), "bit {bit}");
+        }
+        assert!(unseal(&[3], &whole).is_err(), "under another key");
+        for length in 0..whole.len() {
+            assert!(unseal(&key, &whole[..length]).is_err(), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn what_no_one_wrote_is_an_error_and_claims_no_memory() {
+        assert!(decode::<DiskFormat>(&[1, 0, 0]).is_err(), "a byte is left over");
+        assert!(decode::<DiskChange>(&[10]).is_err(), "there is no such variant");
+        // A text, and a list of refusals, of 2^62 items.
+        let claim = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40];
+        assert!(decode_all::<String>(&claim).is_err());
+        let session = [&[4, 8][..], &[0; 16], &[0, 0, 0, 0], &claim].concat();
+        assert!(decode::<DiskChange>(&session).is_err());
+        assert!(decode_all::<DiskChange>(&[0, 3, 0]).is_err(), "the second is cut short");
+        assert_eq!(decode_all::<DiskChange>(&[]).unwrap(), []);
+    }
 }

@@ -106,13 +106,13 @@ pub(super) struct Ready {
 pub(super) fn read_ready(path: &Path) -> Result<Option<Ready>, OpenError> {
     let name = path.join(READY);
     match fs::read(&name) {
-        Ok(bytes) => match parse_ready(&bytes) {
-            Some(ready) => Ok(Some(ready)),
-            None => {
-                let what = format!("{} cannot be understood; restore it from a backup", name.display());
-                Err(OpenError::Damaged { path: path.to_owned(), what })
-            }
-        },
+        Ok(bytes) => {
+            let ready = parse_ready(&bytes).ok_or_else(|| OpenError::Damaged {
+                path: path.to_owned(),
+                what: format!("{} cannot be understood; restore it from a backup", name.display()),
+            })?;
+            Ok(Some(ready))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(OpenError::Io { what: format!("read {}", name.display()), source }),
     }

@@ -29,6 +29,9 @@ pub trait Store: Send {
     fn reader(&self) -> Arc<dyn Reader>;
 }
 
+/// A key and its value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// What a scan calls with every key and value; it may stop the scan.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
@@ -44,7 +47,7 @@ pub trait Reader: Send + Sync {
     ///
     /// # Errors
     /// The store failed.
-    fn at_or_below(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError>;
+    fn at_or_below(&self, key: &[u8]) -> Result<Option<Record>, ReadError>;
 
     /// Shows the keys `from .. below` in ascending order, until the visitor breaks.
     ///

@@ -54,7 +54,7 @@ const TRIM_RECORDS_MAX: u64 = 64;
 const CLEAR_BLOCKS_MAX: usize = 1_024;
 
 /// What one more operation costs beside its bytes, counted against the budget of pages; it bounds the operations of a batch.
-const OPERATION_BYTES: i64 = 32;
+const OPERATION_BYTES: usize = 32;
 
 /// The durable state of one data directory. The pipeline owns it; the directory stays locked until it is dropped.
 pub struct Ledger {
@@ -85,7 +85,7 @@ pub(super) struct Books {
     /// Texts that are still to be removed.
     pub(super) clearing: VecDeque<TextRange>,
     /// Bytes of pages that are still to be written for the journal so far; below zero when pages are ahead.
-    pub(super) owed_bytes: i64,
+    pub(super) owed_bytes: isize,
 }
 
 impl Ledger {
@@ -220,7 +220,7 @@ impl Ledger {
         self.books.sequence += 1;
         let key = keys::journal(self.books.sequence);
         let value = codec::seal(&key, self.books.sequence, payload);
-        self.books.owed_bytes += (key.len() + value.len()) as i64;
+        self.books.owed_bytes = self.books.owed_bytes.saturating_add_unsigned(key.len() + value.len());
         batch.put(key, value)
     }
 
@@ -233,7 +233,7 @@ impl Ledger {
                 return Ok(());
             };
             let bytes = self.write_page(page, rows, batch)?;
-            self.books.owed_bytes -= bytes as i64 + OPERATION_BYTES;
+            self.books.owed_bytes = self.books.owed_bytes.saturating_sub_unsigned(bytes + OPERATION_BYTES);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::kv::{Batch, CommitError, CommitFailure, ReadError, Reader, Store, Visitor};
+use super::kv::{Batch, CommitError, CommitFailure, Operation, ReadError, Reader, Record, Store, Visitor};
 
 /// A store in memory. Clones are the same store, so a test can keep one and look at it after its owner is gone.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,8 @@ struct Shared {
     live: Records,
     /// What a power cut leaves.
     synced: Records,
+    /// What the one has and the other has not.
+    unsynced: Vec<Operation>,
     /// For the next commits, in order.
     faults: VecDeque<Option<Fault>>,
     syncs: u64,
@@ -99,12 +101,8 @@ impl Store for MemoryStore {
             Some(Fault::NotApplied | Fault::Unknown { stored: false }) => 0,
             Some(Fault::Torn { operations }) => operations.min(batch.operations().len()),
         };
-        for (key, value) in &batch.operations()[..stored] {
-            match value {
-                Some(value) => shared.live.insert(key.clone(), value.clone()),
-                None => shared.live.remove(key),
-            };
-        }
+        let operations = &batch.operations()[..stored];
+        apply(&mut shared.live, operations);
         let cause = CommitFailure::Store("injected".into());
         let result = match fault {
             None | Some(Fault::Unsynced) => Ok(()),
@@ -112,8 +110,10 @@ impl Store for MemoryStore {
             Some(Fault::Unknown { .. } | Fault::Torn { .. }) => Err(CommitError::Unknown { cause }),
         };
         shared.failed = result.is_err();
+        shared.unsynced.extend_from_slice(operations);
         if fault != Some(Fault::Unsynced) {
-            shared.synced = shared.live.clone();
+            let unsynced = std::mem::take(&mut shared.unsynced);
+            apply(&mut shared.synced, &unsynced);
             shared.syncs += 1;
         }
         result
@@ -129,7 +129,7 @@ impl Reader for MemoryStore {
         Ok(self.shared().live.get(key).cloned())
     }
 
-    fn at_or_below(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
+    fn at_or_below(&self, key: &[u8]) -> Result<Option<Record>, ReadError> {
         let shared = self.shared();
         let range = (Bound::Unbounded, Bound::Included(key));
         let found = shared.live.range::<[u8], _>(range).next_back();
@@ -151,6 +151,15 @@ impl Reader for MemoryStore {
             }
         }
         Ok(())
+    }
+}
+
+fn apply(records: &mut Records, operations: &[Operation]) {
+    for (key, value) in operations {
+        match value {
+            Some(value) => records.insert(key.clone(), value.clone()),
+            None => records.remove(key),
+        };
     }
 }
 

@@ -31,8 +31,11 @@ pub(super) struct Migration {
     /// Name of its file.
     pub(super) name: &'static str,
     /// Does a bounded piece of the work; the cursor is `None` at first, then what the piece before answered.
-    pub(super) step: fn(&dyn Reader, InstanceId, Option<&[u8]>) -> Result<Progress, String>,
+    pub(super) step: Step,
 }
+
+/// One bounded piece of a migration's work: the store, the directory's identity, the cursor.
+pub(super) type Step = fn(&dyn Reader, InstanceId, Option<&[u8]>) -> Result<Progress, String>;
 
 /// A piece of a migration.
 #[derive(Debug)]

@@ -218,3 +218,150 @@ impl DirtyPages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::rows::{
+        CampaignRow, GlobalsRow, Lease, LeaseRow, LeaseState, Phase, ReturnedRow, Row, SessionRow, TaskRow, TroubleRow,
+    };
+    use crate::limits;
+    use crate::store::codec::PAYLOAD_BYTES_MAX;
+    use crate::store::convert::encode_row;
+    use crate::store::keys::TABLES;
+    use crate::types::{CampaignSpec, CreationId, Order, Refusal, RefusalReason, SessionId, Tasks};
+
+    /// The longest row that a table can have, at a key.
+    fn longest(key: RowKey) -> Row {
+        let (campaign, task) = (CampaignId(u32::MAX), TaskIndex(u32::MAX));
+        match key {
+            RowKey::Globals => Row::Globals(GlobalsRow { next_campaign: u32::MAX }),
+            RowKey::Campaign(id) => {
+                let spec = CampaignSpec {
+                    name: "n".repeat(limits::NAME_BYTES_MAX),
+                    tasks: Tasks::Range { first: u64::MAX, count: u32::MAX },
+                    runs: u32::MAX,
+                    seed: Some(u64::MAX),
+                    order: Order::Even,
+                    lease_ms: Some(u64::MAX),
+                    timeout_ms: Some(u64::MAX),
+                    errors_max: Some(u32::MAX),
+                    losses_max: Some(u32::MAX),
+                };
+                Row::Campaign(id, CampaignRow { spec, creation: CreationId([0xff; 16]), phase: Phase::Removing })
+            }
+            RowKey::Task(campaign, task) => {
+                Row::Task(campaign, task, TaskRow { done: u32::MAX, extra: u32::MAX, issued: u32::MAX })
+            }
+            RowKey::Lease(slot) => {
+                let lease = Lease {
+                    session: u32::MAX,
+                    campaign,
+                    task,
+                    first_run: u32::MAX,
+                    runs: u32::MAX,
+                    own: u64::MAX,
+                    state: LeaseState::Gone,
+                };
+                Row::Lease(slot, LeaseRow { generation: u32::MAX, lease: Some(lease) })
+            }
+            RowKey::Session(slot) => {
+                let refusal = Refusal { from: u64::MAX, to: u64::MAX, reason: RefusalReason::BadRuns };
+                let row = SessionRow {
+                    id: SessionId([0xff; 16]),
+                    origin: true,
+                    attempt: u64::MAX,
+                    processed: u64::MAX,
+                    confirmed: u64::MAX,
+                    refusals: vec![refusal; limits::REFUSALS_MAX],
+                };
+                Row::Session(slot, row)
+            }
+            RowKey::SessionName(slot) => Row::SessionName(slot, "n".repeat(limits::SESSION_NAME_BYTES_MAX)),
+            RowKey::Trouble(slot) => {
+                let row = TroubleRow {
+                    campaign,
+                    task,
+                    errors: u32::MAX,
+                    losses: u32::MAX,
+                    quarantined: true,
+                    last_error: "e".repeat(limits::ERROR_BYTES_MAX),
+                };
+                Row::Trouble(slot, row)
+            }
+            RowKey::Returned(slot) => {
+                Row::Returned(slot, ReturnedRow { campaign, task, word: u32::MAX, runs: u64::MAX })
+            }
+        }
+    }
+
+    fn last_page(table: Table) -> Place {
+        let campaign = if table == Table::Tasks { u32::MAX } else { 0 };
+        let number = if table == Table::Globals { 0 } else { u32::MAX / rows_per_page(table) };
+        Place { table, campaign, number }
+    }
+
+    #[test]
+    fn the_longest_rows_fit_into_their_pages() {
+        for table in TABLES {
+            let mut payload = Vec::new();
+            let keys: Vec<RowKey> = rows_of(last_page(table)).collect();
+            for key in &keys {
+                encode_row(&longest(*key), &mut payload);
+            }
+            assert_eq!(keys.len(), rows_per_page(table) as usize);
+            assert!(payload.len() <= PAYLOAD_BYTES_MAX, "{} bytes for a page of {table:?}", payload.len());
+            // And can be read again within the limit of decoding.
+            let rows = crate::store::convert::decode_rows(&payload).unwrap();
+            assert_eq!(rows, keys.into_iter().map(longest).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_page_names_the_rows_that_are_in_it() {
+        for table in TABLES {
+            for page in [Place { number: 0, ..last_page(table) }, last_page(table)] {
+                assert!(rows_of(page).all(|key| page_of(key) == page), "{page:?}");
+                assert!(rows_of(page).is_sorted());
+            }
+        }
+    }
+
+    #[test]
+    fn the_map_counts_and_names_pages() {
+        let mut map = PageMap::default();
+        let page = |campaign, number| Place { table: Table::Tasks, campaign, number };
+        for number in [0, 1, 511, 512, 2_047, 2_048, 9_999] {
+            map.insert(page(1, number));
+            map.insert(page(2, number));
+        }
+        assert_eq!((map.pages(), map.len()), (14, 6));
+        assert_eq!(map.take_touched().len(), 6);
+        let cleared = pages_of_tasks(CampaignId(1), TaskIndex(0), CLEAR_TASKS_UNIT);
+        assert_eq!(map.within(&cleared), [page(1, 0), page(1, 1), page(1, 511)]);
+        let cleared = pages_of_tasks(CampaignId(2), TaskIndex(CLEAR_TASKS_UNIT), u32::MAX - 2 * CLEAR_TASKS_UNIT + 1);
+        assert_eq!(map.within(&cleared), [512, 2_047, 2_048, 9_999].map(|number| page(2, number)));
+        assert!(map.remove(page(1, 9_999)) && !map.remove(page(1, 9_999)) && !map.remove(page(7, 0)));
+        assert_eq!((map.pages(), map.len()), (13, 5));
+        let touched = map.take_touched();
+        assert_eq!(touched, [(page(1, 4), None)], "a row without a bit is removed");
+    }
+
+    #[test]
+    fn the_longest_dirty_page_comes_first() {
+        let page = |number| Place { table: Table::Tasks, campaign: 1, number };
+        let mut dirty = DirtyPages::default();
+        for (number, record) in [(1, 10), (2, 11), (1, 12), (600, 13), (3, 14)] {
+            dirty.mark(page(number), record);
+        }
+        assert_eq!(dirty.take_oldest(), Some(page(1)));
+        dirty.forget(&pages_of_tasks(CampaignId(1), TaskIndex(0), CLEAR_TASKS_UNIT));
+        assert_eq!(dirty.oldest(), Some(13), "what was cleared is not owed");
+        dirty.mark(page(2), 15);
+        assert_eq!(dirty.take_oldest(), Some(page(600)));
+        assert_eq!(dirty.oldest(), Some(15), "a page that is dirty again counts from then on");
+        assert_eq!(dirty.take_oldest(), Some(page(2)));
+        assert_eq!(dirty.take_oldest(), None);
+        assert_eq!(dirty.oldest(), None);
+    }
+}

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kv::{Batch, CommitError, CommitFailure, ReadError, Reader, Store, Visitor};
+use super::kv::{Batch, CommitError, CommitFailure, ReadError, Reader, Record, Store, Visitor};
 
 /// Memory that the database may use for what it has read, in bytes.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -132,7 +132,7 @@ impl Reader for SledReader {
         Ok(self.tree.get(key).map_err(read_error)?.map(|value| value.to_vec()))
     }
 
-    fn at_or_below(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
+    fn at_or_below(&self, key: &[u8]) -> Result<Option<Record>, ReadError> {
         let found = self.tree.range(..=key).next_back().transpose().map_err(read_error)?;
         Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }

@@ -18,7 +18,7 @@ fn small() -> (Records, RowMap) {
             Change::Put(Row::Task(CampaignId(1), TaskIndex(number), TaskRow { done: 1, extra: 0, issued: 0 })),
             Change::Put(Row::Lease(number * 64, LeaseRow { generation: 1, lease: None })),
         ];
-        changes.iter().for_each(|change| model.apply(change));
+        model.apply_all(&changes);
         ledger.commit(&changes, &texts, &model).unwrap();
         texts.clear();
     }

@@ -37,7 +37,7 @@ fn used(commits: u64) -> (tempfile::TempDir, RowMap) {
     let mut chance = Chance(commits);
     for _ in 0..commits {
         let changes = chance.changes();
-        changes.iter().for_each(|change| model.apply(change));
+        model.apply_all(&changes);
         ledger.commit(&changes, &[], &model).unwrap();
     }
     drop(ledger);
@@ -67,7 +67,7 @@ fn a_directory_is_made_and_found_again() {
     for round in 0..3 {
         for _ in 0..25 {
             let changes = chance.changes();
-            changes.iter().for_each(|change| model.apply(change));
+            model.apply_all(&changes);
             let before = super::super::syncs();
             ledger.commit(&changes, &[], &model).unwrap();
             assert!(!cfg!(target_os = "linux") || super::super::syncs() > before);

@@ -23,7 +23,7 @@ fn what_was_acknowledged_is_found_again_after_every_commit() {
                 ledger = reopened;
             }
             let changes = chance.changes();
-            changes.iter().for_each(|change| model.apply(change));
+            model.apply_all(&changes);
             let before = ledger.sequence();
             ledger.commit(&changes, &[], &model).unwrap();
             assert!(ledger.sequence() > before, "every commit has a number of its own");
@@ -49,7 +49,7 @@ fn a_failed_commit_is_there_as_a_whole_or_not_at_all() {
         for commit in 0..=good {
             let mut next = acked.clone();
             let changes = chance.changes();
-            changes.iter().for_each(|change| next.apply(change));
+            next.apply_all(&changes);
             let result = ledger.commit(&changes, &[], &next);
             assert_eq!(result.is_ok(), commit < good, "seed {seed}");
             if commit < good {
@@ -78,13 +78,13 @@ fn a_batch_that_was_torn_anywhere_is_noticed() {
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
     for _ in 0..20 {
         let changes = chance.changes();
-        changes.iter().for_each(|change| model.apply(change));
+        model.apply_all(&changes);
         ledger.commit(&changes, &[], &model).unwrap();
     }
     let before = model.clone();
     let records = store.killed();
     let changes = chance.changes();
-    changes.iter().for_each(|change| model.apply(change));
+    model.apply_all(&changes);
     let mut damaged = 0;
     for operations in 0.. {
         let store = MemoryStore::with(records.clone());
@@ -154,7 +154,7 @@ fn the_journal_is_bounded_by_the_state() {
         if commit % 7 == 0 {
             changes.push(Change::Put(chance.row()));
         }
-        changes.iter().for_each(|change| model.apply(change));
+        model.apply_all(&changes);
         ledger.commit(&changes, &[], &model).unwrap();
         written += 100;
         let (journal, pages) = (bytes(&store, Kind::Journal), bytes(&store, Kind::Page));
@@ -173,7 +173,7 @@ fn an_idle_ledger_trims_its_journal_to_the_last_commits() {
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
     for _ in 0..200 {
         let changes = chance.changes();
-        changes.iter().for_each(|change| model.apply(change));
+        model.apply_all(&changes);
         ledger.commit(&changes, &[], &model).unwrap();
     }
     for _ in 0..2_000 {
@@ -190,7 +190,7 @@ fn rows_that_are_all_gone_leave_nothing_but_the_books() {
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
     for _ in 0..50 {
         let changes = chance.changes();
-        changes.iter().for_each(|change| model.apply(change));
+        model.apply_all(&changes);
         ledger.commit(&changes, &[], &model).unwrap();
     }
     assert!(ledger.pages() > 10);
@@ -252,7 +252,7 @@ fn cleared_keys_fall_in_bounded_commits_also_across_a_restart() {
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
     let keep = Change::Put(Row::Campaign(CampaignId(2), campaign(1)));
     let gone = Change::Put(Row::Campaign(CampaignId(1), campaign(2)));
-    [&keep, &gone].into_iter().for_each(|change| model.apply(change));
+    model.apply_all(&[keep.clone(), gone.clone()]);
     let long: Vec<String> = (0..2_500).map(|index| format!("{index:01000}")).collect();
     let texts = [put_texts(1, 0, &long), put_texts(1, 2_500, &long), put_texts(2, 0, &long)];
     ledger.commit(&[keep, gone], &texts, &model).unwrap();

@@ -29,6 +29,12 @@ pub(super) const INSTANCE: InstanceId = InstanceId([0x11; 16]);
 pub(super) struct RowMap(pub(super) BTreeMap<RowKey, Row>);
 
 impl RowMap {
+    pub(super) fn apply_all(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.apply(change);
+        }
+    }
+
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
             Change::Put(row) => {
