@@ -89,6 +89,8 @@ pub const STATUS_PER_ANSWER_MAX: usize = 100;
 pub const REQUESTS_PER_MESSAGE_MAX: usize = 1_024;
 /// Requests in one group commit.
 pub const REQUESTS_PER_COMMIT_MAX: usize = 4_000;
+/// About how many bytes of commands go into one group commit.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // The wire.
 
@@ -114,6 +116,10 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const OUTBOX_MAX: usize = 4_096;
 /// Commands that wait for the pipeline.
 pub const INBOX_MAX: usize = 8_192;
+/// About how many bytes of outputs wait for one connection's writer.
+pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// About how many bytes of commands wait for the pipeline.
+pub const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes written to a peer that takes none of them, for this long, in milliseconds: it is dropped.
 pub const WRITE_MS_MAX: u64 = 30_000;
 
@@ -126,6 +132,7 @@ const _: () = assert!(LEASE_RUNS_MAX <= 64, "masks of runs are 64 bits wide");
 const _: () = assert!(HEARTBEAT_MS * 3 <= NATIVE_IDLE_MS, "one lost heartbeat must not close a connection");
 const _: () = assert!(CLOCK_LOOK_MS * 2 <= CLOCK_STEP_MS_MAX, "an ordinary pause must not look like a stall");
 const _: () = assert!(REQUESTS_PER_MESSAGE_MAX <= REQUESTS_PER_COMMIT_MAX);
+const _: () = assert!(FRAME_BYTES_MAX * 2 <= COMMIT_BYTES_MAX && COMMIT_BYTES_MAX * 2 <= INBOX_BYTES_MAX);
 const _: () = assert!(ADD_BYTES_MAX * 2 <= FRAME_BYTES_MAX);
 const _: () = assert!(GRANTS_PER_MESSAGE_MAX * (KEY_BYTES_MAX + 64) <= FRAME_BYTES_MAX);
 const _: () = assert!(REQUESTS_PER_MESSAGE_MAX * (ERROR_BYTES_MAX + 64) <= FRAME_BYTES_MAX);

@@ -1,1 +1,8 @@
 //! server.
+mod clock;
+mod fatal;
+mod fault;
+mod inbox;
+mod outbox;
+mod pipeline;
+mod watchdog;

@@ -1,0 +1,165 @@
+//! What waits for the pipeline: one closed set of causes, bounded in messages and bytes.
+//!
+//! ```text
+//!   session ──Registration::command (waits)──▶ inbox ──▶ pipeline
+//! ```
+//!
+//! A session that finds the inbox full waits, and so its peer does: that is how load reaches the clients. Every
+//! connection keeps one place in the inbox for its end, so that dropping a [`Registration`], however that comes about,
+//! always tells the pipeline, after everything the connection sent before. Tested in `pipeline.rs`.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::outbox::Outbox;
+use crate::coordinator::Command;
+use crate::coordinator::command::ControlRequest;
+use crate::limits;
+use crate::types::{ConnectionId, Outcome, Request};
+
+/// Everything that can make the pipeline work, besides time.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// A connection is there; from now on its outputs go here.
+    Opened {
+        /// Which.
+        connection: ConnectionId,
+        /// Where to.
+        outbox: Outbox,
+    },
+    /// A peer said something.
+    Said {
+        /// What.
+        command: Command,
+        /// How much work and memory it is.
+        weight: Weight,
+        /// Its share of the inbox; free again when this is dropped.
+        _share: OwnedSemaphorePermit,
+    },
+    /// A connection ended; nothing of it follows.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The server shuts down: lend nothing more.
+    Drain,
+}
+
+/// How much of a commit a command may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Weight {
+    /// Requests in it, at least 1.
+    pub(crate) requests: usize,
+    /// About how many bytes of memory it takes.
+    pub(crate) bytes: usize,
+}
+
+impl Weight {
+    pub(crate) fn of(command: &Command) -> Self {
+        const SMALL: usize = 256;
+        let (requests, bytes) = match command {
+            Command::Requests { requests, .. } => (requests.len(), requests.iter().map(request_bytes).sum()),
+            Command::Origin { done, .. } => (done.len(), 16 * done.len()),
+            Command::Want { want, .. } => (1, want.campaigns.iter().map(String::len).sum()),
+            Command::Control { request: ControlRequest::AddKeys { keys, .. }, .. } => {
+                (1, keys.iter().map(|key| 32 + key.len()).sum())
+            }
+            Command::Control { .. }
+            | Command::Boot
+            | Command::Advance
+            | Command::Drain
+            | Command::Hello { .. }
+            | Command::Heartbeat { .. }
+            | Command::Goodbye { .. }
+            | Command::Disconnected { .. } => (1, 0),
+        };
+        Self { requests: requests.max(1), bytes: SMALL + bytes }
+    }
+}
+
+fn request_bytes(request: &Request) -> usize {
+    size_of::<Request>()
+        + match request {
+            Request::Report { outcome: Outcome::Mixed { error, .. }, .. } => error.len(),
+            Request::Report { outcome: Outcome::Done { .. }, .. } | Request::Release { .. } => 0,
+        }
+}
+
+/// The way into the pipeline.
+#[derive(Clone, Debug)]
+pub(crate) struct Inbox {
+    sender: mpsc::Sender<Inbound>,
+    bytes: Arc<Semaphore>,
+}
+
+/// The pipeline has ended; so does everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pipeline has ended")]
+pub(crate) struct PipelineEnded;
+
+/// An inbox for `messages` commands besides one place for each of `connections` connections.
+pub(crate) fn inbox(messages: usize, connections: usize) -> (Inbox, mpsc::Receiver<Inbound>) {
+    let (sender, receiver) = mpsc::channel(messages + connections);
+    (Inbox { sender, bytes: Arc::new(Semaphore::new(limits::INBOX_BYTES_MAX)) }, receiver)
+}
+
+impl Inbox {
+    /// Makes a connection known to the pipeline.
+    ///
+    /// # Errors
+    /// The pipeline has ended.
+    pub(crate) async fn open(&self, connection: ConnectionId, outbox: Outbox) -> Result<Registration, PipelineEnded> {
+        // First the place for its end, so that there is no opened connection without one.
+        let end = self.sender.clone().reserve_owned().await.map_err(|_| PipelineEnded)?;
+        self.sender.send(Inbound::Opened { connection, outbox }).await.map_err(|_| PipelineEnded)?;
+        Ok(Registration { inbox: self.clone(), connection, end: Some(end) })
+    }
+
+    /// Tells the pipeline to lend nothing more.
+    ///
+    /// # Errors
+    /// The pipeline has ended.
+    pub(crate) async fn drain(&self) -> Result<(), PipelineEnded> {
+        self.sender.send(Inbound::Drain).await.map_err(|_| PipelineEnded)
+    }
+
+    async fn say(&self, command: Command) -> Result<(), PipelineEnded> {
+        let weight = Weight::of(&command);
+        // A frame is far smaller than the inbox, so this never asks for more than there is.
+        let share = weight.bytes.min(limits::INBOX_BYTES_MAX) as u32;
+        let _share = Arc::clone(&self.bytes).acquire_many_owned(share).await.map_err(|_| PipelineEnded)?;
+        self.sender.send(Inbound::Said { command, weight, _share }).await.map_err(|_| PipelineEnded)
+    }
+}
+
+/// A connection that the pipeline knows; dropping it tells the pipeline that the connection ended.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    inbox: Inbox,
+    connection: ConnectionId,
+    end: Option<mpsc::OwnedPermit<Inbound>>,
+}
+
+impl Registration {
+    /// Which connection this is.
+    pub(crate) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// Hands a command of this connection to the pipeline; waits while the inbox is full.
+    ///
+    /// # Errors
+    /// The pipeline has ended.
+    pub(crate) async fn command(&self, command: Command) -> Result<(), PipelineEnded> {
+        self.inbox.say(command).await
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            end.send(Inbound::Closed { connection: self.connection });
+        }
+    }
+}

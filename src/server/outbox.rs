@@ -1,0 +1,163 @@
+//! What waits to be written to one connection, bounded in outputs and bytes.
+//!
+//! ```text
+//!   pipeline ──offer (never waits)──▶ Outbox ··· Outputs ──next (waits)──▶ session's writer
+//! ```
+//!
+//! The pipeline must never wait for a peer, so a full outbox is the end of its connection: the session's client comes
+//! back and resumes. When the pipeline drops an outbox, the writer still gets everything offered before, then the end.
+//! Tested in this file; slow readers on real sockets in `tests/server_limits.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::coordinator::command::{ControlAnswer, Output};
+use crate::limits;
+
+/// The pipeline's end.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<Output>,
+    load: Arc<Load>,
+}
+
+/// The session's end.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    receiver: mpsc::Receiver<Output>,
+    load: Arc<Load>,
+}
+
+/// Tells a session that its peer reads too slowly.
+#[derive(Clone, Debug)]
+pub(crate) struct Overflow(Arc<Load>);
+
+#[derive(Debug)]
+struct Load {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    overflow: Notify,
+}
+
+/// An outbox of at most `outputs` outputs and about `bytes` bytes, both at least 1.
+pub(crate) fn outbox(outputs: usize, bytes: usize) -> (Outbox, Outputs, Overflow) {
+    let (sender, receiver) = mpsc::channel(outputs);
+    let load = Arc::new(Load { bytes: AtomicUsize::new(0), bytes_max: bytes, overflow: Notify::new() });
+    (Outbox { sender, load: Arc::clone(&load) }, Outputs { receiver, load: Arc::clone(&load) }, Overflow(load))
+}
+
+/// The connection takes no more outputs: its outbox overflowed, or its session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreachable;
+
+impl Outbox {
+    /// Puts an output in line, without waiting.
+    ///
+    /// # Errors
+    /// Drop the outbox. If it was full, its session is told to end.
+    pub(crate) fn offer(&self, output: Output) -> Result<(), Unreachable> {
+        let bytes = weight(&output);
+        let before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // A single output beyond the limit still passes when nothing else waits.
+        if (before > 0 && before + bytes > self.load.bytes_max) || self.sender.try_send(output).is_err() {
+            self.load.overflow.notify_one();
+            return Err(Unreachable);
+        }
+        Ok(())
+    }
+}
+
+impl Outputs {
+    /// The next output; `None` when the pipeline has dropped the outbox and all that it offered was taken.
+    pub(crate) async fn next(&mut self) -> Option<Output> {
+        let output = self.receiver.recv().await?;
+        self.load.bytes.fetch_sub(weight(&output), Ordering::Relaxed);
+        Some(output)
+    }
+
+    /// The next output if it waits already.
+    pub(crate) fn next_waiting(&mut self) -> Option<Output> {
+        let output = self.receiver.try_recv().ok()?;
+        self.load.bytes.fetch_sub(weight(&output), Ordering::Relaxed);
+        Some(output)
+    }
+}
+
+impl Overflow {
+    /// Waits until the outbox has overflowed.
+    pub(crate) async fn happened(&self) {
+        self.0.overflow.notified().await;
+    }
+}
+
+/// About how many bytes of memory an output takes; the same whenever it is asked.
+fn weight(output: &Output) -> usize {
+    const SMALL: usize = 128;
+    SMALL
+        + match output {
+            Output::Grants { grants, campaigns, .. } => 32 * grants.len() + 256 * campaigns.len(),
+            Output::Welcome { refusals, .. } | Output::Answers { refusals, .. } => 24 * refusals.len(),
+            Output::Lost { leases } => 12 * leases.len(),
+            Output::Control { answer: ControlAnswer::Status { campaigns, .. }, .. } => {
+                (256 + limits::NAME_BYTES_MAX) * campaigns.len()
+            }
+            Output::Control { answer: ControlAnswer::Counts { tasks, .. }, .. } => {
+                tasks.iter().map(|task| 64 + task.last_error.len()).sum()
+            }
+            Output::Control { .. }
+            | Output::UnknownSession { .. }
+            | Output::Idle(_)
+            | Output::Origin(_)
+            | Output::Close(_) => 0,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::command::OriginAnswer;
+    use crate::types::{LeaseId, LossReason};
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    fn task(number: u64) -> Output {
+        Output::Origin(OriginAnswer::Task(number))
+    }
+
+    fn has_happened(overflow: &Overflow) -> bool {
+        pin!(overflow.happened()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_and_tells_its_session() {
+        let (outbox, mut outputs, overflow) = outbox(2, 1 << 20);
+        assert_eq!(outbox.offer(task(1)), Ok(()));
+        assert_eq!(outbox.offer(task(2)), Ok(()));
+        assert!(!has_happened(&overflow));
+        assert_eq!(outbox.offer(task(3)), Err(Unreachable));
+        assert!(has_happened(&overflow));
+        assert_eq!(outputs.next_waiting(), Some(task(1)), "what was offered before is not lost");
+    }
+
+    #[test]
+    fn bytes_are_bounded_as_well() {
+        let lost = || Output::Lost { leases: vec![(LeaseId::from_u64(1), LossReason::Expired); 1_000] };
+        let (outbox, mut outputs, overflow) = outbox(1_000, 13_000);
+        assert_eq!(outbox.offer(lost()), Ok(()));
+        assert_eq!(outputs.next_waiting(), Some(lost()));
+        assert_eq!(outbox.offer(lost()), Ok(()), "taken ones no longer weigh");
+        assert_eq!(outbox.offer(lost()), Err(Unreachable));
+        assert!(has_happened(&overflow));
+    }
+
+    #[test]
+    fn one_output_beyond_the_limit_passes_alone() {
+        let (outbox, mut outputs, _overflow) = outbox(1_000, 1);
+        assert_eq!(outbox.offer(task(1)), Ok(()));
+        assert_eq!(outputs.next_waiting(), Some(task(1)));
+        assert_eq!(outbox.offer(task(2)), Ok(()));
+    }
+}

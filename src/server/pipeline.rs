@@ -1,0 +1,673 @@
+//! The one thread that owns the coordinator and the ledger: takes what waits, applies all of it, commits once, and only
+//! then lets anybody see the outcome.
+//!
+//! ```text
+//!   inbox ──take──▶ [ apply … apply, advance? ] ──▶ commit ──▶ release ──▶ outboxes
+//!                    memory                         disk       peers
+//! ```
+//!
+//! Group commit needs no timer: while one commit syncs, the next gathers in the inbox.
+//!
+//! **Invariants**
+//! - Nothing leaves before the commit that contains its cause has returned; if it fails, nothing leaves at all and the
+//!   process ends ([`Fatal`]).
+//! - A turn that changed nothing neither writes nor syncs.
+//! - The pipeline never waits for a peer: an outbox that is full is dropped.
+//! - Time is decided upon only when everything that had been received when it was due has been applied.
+//!
+//! Tested in this file with a state machine, a disk and a clock that keep a diary.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::clock::{Look, Time};
+use super::fatal::Fatal;
+use super::fault::{Fault, Kinds, Point};
+use super::inbox::{Inbound, Weight};
+use super::outbox::Outbox;
+use super::watchdog::CommitGauge;
+use crate::coordinator::command::{Addressed, Command, Output, Step, TextChange};
+use crate::coordinator::rows::Change;
+use crate::limits::{CLOCK_LOOK_MS, COMMIT_BYTES_MAX, REQUESTS_PER_COMMIT_MAX};
+use crate::types::{ConnectionId, Tick};
+
+/// The state machine, as far as the pipeline needs it: [`crate::coordinator::Coordinator`].
+pub(crate) trait Machine {
+    /// Decides.
+    fn apply(&mut self, now: Tick, command: Command) -> Step;
+    /// When [`Command::Advance`] is due.
+    fn next_deadline(&self) -> Option<Tick>;
+    /// Live leases; asked only while draining.
+    fn live_leases(&self) -> usize;
+}
+
+/// What makes changes durable: [`crate::store::Ledger`].
+pub(crate) trait Journal<M> {
+    /// Why a commit failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Durable when it returns `Ok`. `machine` shows the rows as they stand after the changes.
+    fn commit(&mut self, changes: &[Change], texts: &[TextChange], machine: &M) -> Result<(), Self::Error>;
+}
+
+/// What the pipeline has done since its start; cheap to read at any time.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Commits, each with a sync.
+    pub(crate) commits: AtomicU64,
+    /// Commands applied, those of time and of ends included.
+    pub(crate) commands: AtomicU64,
+    /// Reports and releases applied.
+    pub(crate) requests: AtomicU64,
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drained {
+    /// The coordinator lends nothing more.
+    pub(crate) draining: bool,
+    /// Live leases, while draining.
+    pub(crate) leases: usize,
+}
+
+/// What connects a pipeline with the rest of the server.
+#[derive(Debug)]
+pub(crate) struct Links {
+    /// Where commands come from.
+    pub(crate) inbox: mpsc::Receiver<Inbound>,
+    /// Whom to tell about a shutdown's progress.
+    pub(crate) drained: watch::Sender<Drained>,
+    /// Set by others: end after the present commit, whatever waits.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// For the watchdog.
+    pub(crate) gauge: CommitGauge,
+    /// For everybody.
+    pub(crate) tally: Arc<Tally>,
+    /// What to do when a commit fails.
+    pub(crate) fatal: Fatal,
+    /// For crash tests.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// The pipeline; see the head of this file.
+#[derive(Debug)]
+pub(crate) struct Pipeline<M, J, T> {
+    machine: M,
+    journal: J,
+    clock: T,
+    /// The last look.
+    now: Tick,
+    links: Links,
+    outboxes: HashMap<ConnectionId, Outbox>,
+    /// A message that was taken but did not fit into its turn.
+    left_over: Option<Inbound>,
+    /// How many messages are to be applied before time may be, since it was found due.
+    ahead_of_time: Option<usize>,
+    /// After a stall: the tick before which time is not applied, so that what the peers sent meanwhile is read first.
+    hold_until: Option<Tick>,
+    draining: bool,
+}
+
+/// What one turn's commands came to, before anything of it is durable.
+#[derive(Debug, Default)]
+struct Work {
+    changes: Vec<Change>,
+    texts: Vec<TextChange>,
+    outputs: Vec<Addressed>,
+    /// Connections whose outboxes close after this turn's outputs.
+    ended: Vec<ConnectionId>,
+    kinds: Kinds,
+}
+
+impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
+    /// Takes over a state machine that was just restored, and makes durable what [`Command::Boot`] changes.
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub(crate) fn boot(machine: M, journal: J, clock: T, links: Links) -> Result<Self, J::Error> {
+        let mut pipeline = Self {
+            machine,
+            journal,
+            clock,
+            now: Tick::default(),
+            links,
+            outboxes: HashMap::new(),
+            left_over: None,
+            ahead_of_time: None,
+            hold_until: None,
+            draining: false,
+        };
+        pipeline.now = pipeline.clock.look().now;
+        let mut work = Work::default();
+        pipeline.apply(Command::Boot, &mut work);
+        pipeline.commit(&work)?;
+        pipeline.release(work);
+        Ok(pipeline)
+    }
+
+    /// Works until every sender of the inbox is gone and all that they sent is done, or until told to stop.
+    ///
+    /// # Errors
+    /// A commit failed; the fatal callback has been called with the reason.
+    pub(crate) fn run(mut self) -> Result<(), J::Error> {
+        // A runtime of its own only for a receive with a timeout; nothing else ever runs on it.
+        let timers = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(timers) => timers,
+            Err(error) => {
+                self.links.fatal.call(&format!("the pipeline has no timer: {error}"));
+                return Ok(());
+            }
+        };
+        while !self.links.stop.load(Ordering::Relaxed) {
+            let Some(first) = timers.block_on(self.wait()) else { return Ok(()) };
+            if let Err(error) = self.turn(first) {
+                self.links.fatal.call(&format!("a commit failed: {}", with_sources(&error)));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a message or for time: `Some(None)` is time, `None` the end.
+    async fn wait(&mut self) -> Option<Option<Inbound>> {
+        if let Some(inbound) = self.left_over.take() {
+            return Some(Some(inbound));
+        }
+        match tokio::time::timeout(self.patience(), self.links.inbox.recv()).await {
+            Ok(Some(inbound)) => Some(Some(inbound)),
+            Ok(None) => None,
+            Err(_elapsed) => Some(None),
+        }
+    }
+
+    /// How long to wait for a message at most: until time is due, and never so long that it looks like a stall.
+    fn patience(&self) -> Duration {
+        let due = self.machine.next_deadline().map_or(u64::MAX, |deadline| deadline.since(self.now));
+        let held = self.hold_until.map_or(0, |tick| tick.since(self.now));
+        Duration::from_millis(due.max(held).min(CLOCK_LOOK_MS))
+    }
+
+    /// Applies what waits, makes it durable, lets it be seen.
+    fn turn(&mut self, first: Option<Inbound>) -> Result<(), J::Error> {
+        let look = self.clock.look();
+        self.now = look.now;
+        let mut work = Work::default();
+        let taken = self.apply_inbox(first, &mut work);
+        if self.time_is_due(look, taken) {
+            self.apply(Command::Advance, &mut work);
+        }
+        self.commit(&work)?;
+        self.release(work);
+        Ok(())
+    }
+
+    /// Applies messages as long as they are there and fit into one commit; returns how many.
+    fn apply_inbox(&mut self, first: Option<Inbound>, work: &mut Work) -> usize {
+        let (mut taken, mut total) = (0, Weight::default());
+        let mut next = first.or_else(|| self.links.inbox.try_recv().ok());
+        while let Some(inbound) = next {
+            let weight = weight(&inbound);
+            total.requests += weight.requests;
+            total.bytes += weight.bytes;
+            if taken > 0 && (total.requests > REQUESTS_PER_COMMIT_MAX || total.bytes > COMMIT_BYTES_MAX) {
+                self.left_over = Some(inbound);
+                break;
+            }
+            self.take_in(inbound, work);
+            taken += 1;
+            next = self.links.inbox.try_recv().ok();
+        }
+        taken
+    }
+
+    fn take_in(&mut self, inbound: Inbound, work: &mut Work) {
+        match inbound {
+            Inbound::Opened { connection, outbox } => {
+                self.outboxes.insert(connection, outbox);
+            }
+            Inbound::Said { command, .. } => self.apply(command, work),
+            Inbound::Closed { connection } => {
+                self.apply(Command::Disconnected { connection }, work);
+                work.ended.push(connection);
+            }
+            Inbound::Drain => {
+                self.draining = true;
+                self.apply(Command::Drain, work);
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command, work: &mut Work) {
+        work.kinds.add_command(&command);
+        self.links.tally.commands.fetch_add(1, Ordering::Relaxed);
+        if let Command::Requests { requests, .. } = &command {
+            self.links.tally.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
+        }
+        let step = self.machine.apply(self.now, command);
+        step.outputs.iter().for_each(|(_, output)| work.kinds.add_output(output));
+        if work.changes.is_empty() {
+            // Most turns are one command; its vectors are taken over as they are.
+            work.changes = step.changes;
+        } else {
+            work.changes.extend(step.changes);
+        }
+        work.texts.extend(step.texts);
+        work.outputs.extend(step.outputs);
+    }
+
+    /// Whether [`Command::Advance`] is to be applied now, `taken` messages having been applied in this turn.
+    fn time_is_due(&mut self, look: Look, taken: usize) -> bool {
+        let held = self.is_held(look);
+        if held || self.machine.next_deadline().is_none_or(|deadline| deadline > self.now) {
+            self.ahead_of_time = None;
+            return false;
+        }
+        let ahead = match self.ahead_of_time {
+            None => self.links.inbox.len() + usize::from(self.left_over.is_some()),
+            Some(ahead) => ahead.saturating_sub(taken),
+        };
+        self.ahead_of_time = (ahead > 0).then_some(ahead);
+        ahead == 0
+    }
+
+    /// After a stall, what the peers sent meanwhile still lies in the sockets: the sessions get one look's time to read
+    /// it. A process that stalls at every look (a slow disk) holds time back at every second one only, so that leases
+    /// of the dead still expire.
+    fn is_held(&mut self, look: Look) -> bool {
+        match self.hold_until {
+            None if look.stalled => self.hold_until = Some(look.now.after(CLOCK_LOOK_MS)),
+            Some(tick) if tick <= look.now => self.hold_until = None,
+            None | Some(_) => {}
+        }
+        self.hold_until.is_some()
+    }
+
+    /// Makes the turn's changes durable; does nothing if there are none.
+    fn commit(&mut self, work: &Work) -> Result<(), J::Error> {
+        if work.changes.is_empty() && work.texts.is_empty() {
+            return Ok(());
+        }
+        self.pass(Point::BeforeCommit, work.kinds);
+        self.links.gauge.begin();
+        let result = self.journal.commit(&work.changes, &work.texts, &self.machine);
+        self.links.gauge.end();
+        result?;
+        self.links.tally.commits.fetch_add(1, Ordering::Relaxed);
+        self.pass(Point::AfterCommitBeforeAnswer, work.kinds);
+        Ok(())
+    }
+
+    fn pass(&mut self, point: Point, kinds: Kinds) {
+        if let Some(fault) = &mut self.links.fault {
+            fault.pass(point, kinds);
+        }
+    }
+
+    /// Lets the turn's outputs be seen.
+    fn release(&mut self, work: Work) {
+        for (connection, output) in work.outputs {
+            self.offer(connection, output);
+        }
+        for connection in work.ended {
+            self.outboxes.remove(&connection);
+        }
+        if self.draining {
+            self.links.drained.send_replace(Drained { draining: true, leases: self.machine.live_leases() });
+        }
+    }
+
+    fn offer(&mut self, connection: ConnectionId, output: Output) {
+        // A connection without an outbox was dropped for reading too slowly; its end is on the way.
+        if let Entry::Occupied(outbox) = self.outboxes.entry(connection)
+            && outbox.get().offer(output).is_err()
+        {
+            outbox.remove();
+        }
+    }
+}
+
+fn weight(inbound: &Inbound) -> Weight {
+    match inbound {
+        Inbound::Said { weight, .. } => *weight,
+        Inbound::Opened { .. } | Inbound::Closed { .. } | Inbound::Drain => Weight { requests: 1, bytes: 0 },
+    }
+}
+
+/// An error and what it came from, in one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::command::OriginAnswer;
+    use crate::coordinator::rows::{GlobalsRow, Row};
+    use crate::server::inbox::{Inbox, Registration, inbox};
+    use crate::server::outbox::{Outputs, outbox};
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// What happened, in order; shared by the disk, the machine and the test.
+    type Diary = Arc<Mutex<Vec<String>>>;
+
+    fn note(diary: &Diary, text: impl Into<String>) {
+        diary.lock().unwrap().push(text.into());
+    }
+
+    fn take(diary: &Diary) -> Vec<String> {
+        std::mem::take(&mut diary.lock().unwrap())
+    }
+
+    /// Answers every message of the origin's dialect with its first number; with units, it also changes a row.
+    struct Echo {
+        diary: Diary,
+        deadline: Option<Tick>,
+    }
+
+    impl Machine for Echo {
+        fn apply(&mut self, now: Tick, command: Command) -> Step {
+            let mut step = Step::default();
+            match command {
+                Command::Origin { connection, done } => {
+                    let number = done.first().map_or(0, |&(number, _)| number);
+                    note(&self.diary, format!("apply {number}"));
+                    step.outputs.push((connection, Output::Origin(OriginAnswer::Task(number))));
+                    if done.first().is_some_and(|&(_, units)| units > 0) {
+                        step.changes.push(change(number));
+                    }
+                }
+                Command::Heartbeat { .. } => {
+                    note(&self.diary, "apply heartbeat");
+                    self.deadline = Some(now.after(60_000));
+                }
+                Command::Advance => {
+                    note(&self.diary, format!("advance {}", now.0));
+                    self.deadline = None;
+                }
+                other => {
+                    note(&self.diary, format!("apply {other:?}").replace("apply Disconnected", "apply disconnected"))
+                }
+            }
+            step
+        }
+
+        fn next_deadline(&self) -> Option<Tick> {
+            self.deadline
+        }
+
+        fn live_leases(&self) -> usize {
+            7
+        }
+    }
+
+    fn change(number: u64) -> Change {
+        Change::Put(Row::Globals(GlobalsRow { next_campaign: number as u32 }))
+    }
+
+    /// A disk that writes its commits into the diary, together with what has been sent by then.
+    struct Disk {
+        diary: Diary,
+        outputs: Arc<Mutex<Vec<Outputs>>>,
+        fails: bool,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the disk is full")]
+    struct Full;
+
+    impl Journal<Echo> for Disk {
+        type Error = Full;
+
+        fn commit(&mut self, changes: &[Change], _texts: &[TextChange], _machine: &Echo) -> Result<(), Full> {
+            read_all(&self.diary, &mut self.outputs.lock().unwrap());
+            note(&self.diary, format!("commit {}", changes.len()));
+            if self.fails { Err(Full) } else { Ok(()) }
+        }
+    }
+
+    /// Writes what the peers have got into the diary.
+    fn read_all(diary: &Diary, outputs: &mut [Outputs]) {
+        for (peer, outputs) in outputs.iter_mut().enumerate() {
+            while let Some(output) = outputs.next_waiting() {
+                match output {
+                    Output::Origin(OriginAnswer::Task(number)) => note(diary, format!("peer {peer} got {number}")),
+                    other => panic!("{other:?} was not expected"),
+                }
+            }
+        }
+    }
+
+    /// Looks that were written down before; the last one goes on for ever.
+    struct Script(VecDeque<(u64, bool)>);
+
+    impl Time for Script {
+        fn look(&mut self) -> Look {
+            let (now, stalled) = if self.0.len() > 1 { self.0.pop_front().unwrap() } else { self.0[0] };
+            Look { now: Tick(now), stalled }
+        }
+    }
+
+    struct Rig {
+        diary: Diary,
+        pipeline: Pipeline<Echo, Disk, Script>,
+        inbox: Inbox,
+        peers: Vec<Registration>,
+        outputs: Arc<Mutex<Vec<Outputs>>>,
+        fatal: Diary,
+        drained: watch::Receiver<Drained>,
+        stop: Arc<AtomicBool>,
+    }
+
+    impl Rig {
+        /// A booted pipeline with `peers` connections that are open but not yet taken in; each has an outbox of 4.
+        fn new(peers: u64, deadline: Option<Tick>, looks: &[(u64, bool)]) -> Self {
+            let (diary, fatal, outputs) = (Diary::default(), Diary::default(), Arc::<Mutex<Vec<Outputs>>>::default());
+            let (drained, drained_receiver) = watch::channel(Drained::default());
+            let stop = Arc::<AtomicBool>::default();
+            let (inbox, receiver) = inbox(100_000, 10);
+            let links = Links {
+                inbox: receiver,
+                drained,
+                stop: Arc::clone(&stop),
+                gauge: CommitGauge::default(),
+                tally: Arc::default(),
+                fatal: Fatal::new({
+                    let fatal = Arc::clone(&fatal);
+                    move |reason| note(&fatal, reason)
+                }),
+                fault: None,
+            };
+            let machine = Echo { diary: Arc::clone(&diary), deadline };
+            let disk = Disk { diary: Arc::clone(&diary), outputs: Arc::clone(&outputs), fails: false };
+            let mut script: VecDeque<_> = looks.iter().copied().collect();
+            script.push_front((0, false));
+            let pipeline = Pipeline::boot(machine, disk, Script(script), links).unwrap();
+            assert_eq!(take(&diary), ["apply Boot"]);
+            let mut rig =
+                Self { diary, pipeline, inbox, peers: Vec::new(), outputs, fatal, drained: drained_receiver, stop };
+            for peer in 0..peers {
+                let (outbox, outputs, _overflow) = outbox(4, 1 << 20);
+                rig.outputs.lock().unwrap().push(outputs);
+                let registration = now_or_never(rig.inbox.open(ConnectionId(peer), outbox)).unwrap();
+                rig.peers.push(registration);
+            }
+            rig
+        }
+
+        /// `number` is echoed; `units` above 0 change a row.
+        fn say(&self, peer: usize, number: u64, units: u64) {
+            let connection = self.peers[peer].connection();
+            let command = Command::Origin { connection, done: vec![(number, units)] };
+            now_or_never(self.peers[peer].command(command)).unwrap();
+        }
+
+        fn heartbeat(&self, peer: usize) {
+            let connection = self.peers[peer].connection();
+            now_or_never(self.peers[peer].command(Command::Heartbeat { connection, confirmed: 0 })).unwrap();
+        }
+
+        /// One turn, and everything that happened in it.
+        fn turn(&mut self) -> Vec<String> {
+            let first = self.pipeline.left_over.take();
+            let result = self.pipeline.turn(first);
+            read_all(&self.diary, &mut self.outputs.lock().unwrap());
+            if result.is_err() {
+                note(&self.diary, "failed");
+            }
+            take(&self.diary)
+        }
+    }
+
+    fn now_or_never<T>(future: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut context) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("this should not have to wait"),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_applied_then_committed_once_then_seen() {
+        let mut rig = Rig::new(2, None, &[(0, false)]);
+        rig.say(0, 10, 1);
+        rig.say(1, 20, 1);
+        rig.say(0, 11, 1);
+        let expected =
+            ["apply 10", "apply 20", "apply 11", "commit 3", "peer 0 got 10", "peer 0 got 11", "peer 1 got 20"];
+        assert_eq!(rig.turn(), expected);
+        assert_eq!(rig.pipeline.links.tally.commits.load(Ordering::Relaxed), 1);
+        assert_eq!(rig.turn(), [""; 0], "nothing is left");
+    }
+
+    #[test]
+    fn nothing_is_written_when_nothing_changed() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.say(0, 10, 0);
+        assert_eq!(rig.turn(), ["apply 10", "peer 0 got 10"]);
+    }
+
+    #[test]
+    fn nothing_is_seen_when_the_commit_fails_and_the_process_ends() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.pipeline.journal.fails = true;
+        rig.say(0, 10, 1);
+        assert_eq!(rig.turn(), ["apply 10", "commit 1", "failed"]);
+        // The same through the whole loop: it calls the fatal callback, and ends.
+        rig.say(0, 11, 1);
+        assert!(rig.pipeline.run().is_err());
+        assert_eq!(take(&rig.fatal), ["a commit failed: the disk is full"]);
+        read_all(&rig.diary, &mut rig.outputs.lock().unwrap());
+        assert_eq!(take(&rig.diary), ["apply 11", "commit 1"]);
+    }
+
+    #[test]
+    fn a_turn_takes_no_more_than_fits_one_commit_and_leaves_the_rest() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        (0..=REQUESTS_PER_COMMIT_MAX as u64).for_each(|number| rig.say(0, number, 1));
+        // The first turn also takes in the peer itself, which weighs as much as a request.
+        let first = rig.turn();
+        assert!(first.contains(&format!("commit {}", REQUESTS_PER_COMMIT_MAX - 1)), "{:?}", &first[first.len() - 6..]);
+        assert!(rig.turn().contains(&"commit 2".to_owned()));
+        assert_eq!(rig.turn(), [""; 0]);
+    }
+
+    #[test]
+    fn a_full_outbox_loses_its_connection_and_nobody_else_notices() {
+        let mut rig = Rig::new(2, None, &[(0, false)]);
+        (0..5).for_each(|number| rig.say(0, number, 0));
+        rig.say(1, 20, 0);
+        let diary = rig.turn();
+        assert_eq!(diary.last().unwrap(), "peer 1 got 20");
+        rig.say(0, 30, 0);
+        rig.say(1, 21, 0);
+        assert_eq!(rig.turn(), ["apply 30", "apply 21", "peer 1 got 21"]);
+    }
+
+    #[test]
+    fn a_dropped_connection_is_told_after_all_it_said_and_gets_its_answers() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.say(0, 10, 1);
+        rig.peers.clear();
+        let disconnected = "apply disconnected { connection: ConnectionId(0) }";
+        assert_eq!(rig.turn(), ["apply 10", disconnected, "commit 1", "peer 0 got 10"]);
+        let mut outputs = rig.outputs.lock().unwrap();
+        assert_eq!(now_or_never(outputs[0].next()), None, "its outbox has ended");
+    }
+
+    #[test]
+    fn time_is_applied_only_after_what_was_received_when_it_was_due() {
+        let deadline = Some(Tick(100));
+        let mut rig = Rig::new(1, deadline, &[(99, false), (100, false), (101, false)]);
+        rig.turn();
+        assert_eq!(rig.turn(), ["advance 100"], "it was not due at 99");
+
+        // A heartbeat that waits behind more than one commit's worth of messages still comes first.
+        let mut rig = Rig::new(1, deadline, &[(100, false), (101, false)]);
+        (0..REQUESTS_PER_COMMIT_MAX as u64).for_each(|number| rig.say(0, number, 1));
+        rig.heartbeat(0);
+        let diary = [rig.turn(), rig.turn(), rig.turn()].concat();
+        assert!(diary.contains(&"apply heartbeat".to_owned()));
+        assert!(!diary.iter().any(|line| line.starts_with("advance")), "the deadline has moved");
+    }
+
+    #[test]
+    fn a_flood_cannot_hold_time_back() {
+        let mut rig = Rig::new(1, Some(Tick(100)), &[(100, false)]);
+        let flood = |rig: &Rig| (0..2 * REQUESTS_PER_COMMIT_MAX as u64).for_each(|number| rig.say(0, number, 0));
+        flood(&rig);
+        let mut diary = Vec::new();
+        for _ in 0..8 {
+            flood(&rig);
+            diary.extend(rig.turn());
+        }
+        assert!(diary.contains(&"advance 100".to_owned()));
+    }
+
+    #[test]
+    fn a_stall_holds_time_back_for_one_look() {
+        let deadline = Some(Tick(100));
+        let mut rig = Rig::new(1, deadline, &[(1_000, true), (1_100, false), (1_250, false)]);
+        assert_eq!(rig.turn(), [""; 0], "stalled");
+        assert_eq!(rig.pipeline.patience(), Duration::from_millis(CLOCK_LOOK_MS));
+        assert_eq!(rig.turn(), [""; 0], "not yet");
+        assert_eq!(rig.turn(), ["advance 1250"]);
+        // A disk that stalls every turn does not stop time.
+        let mut rig = Rig::new(1, deadline, &[(1_000, true), (2_000, true), (3_000, true)]);
+        assert_eq!([rig.turn(), rig.turn()].concat(), ["advance 2000"]);
+    }
+
+    #[test]
+    fn draining_is_applied_and_its_progress_told_after_the_commit() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        now_or_never(rig.inbox.drain()).unwrap();
+        assert_eq!(rig.turn(), ["apply Drain"]);
+        assert_eq!(*rig.drained.borrow(), Drained { draining: true, leases: 7 });
+    }
+
+    #[test]
+    fn the_loop_ends_with_its_senders_or_when_told() {
+        let rig = Rig::new(1, None, &[(0, false)]);
+        rig.say(0, 10, 1);
+        drop((rig.peers, rig.inbox));
+        rig.pipeline.run().unwrap();
+        assert!(take(&rig.diary).contains(&"commit 1".to_owned()), "what waited was done");
+
+        let rig = Rig::new(1, None, &[(0, false)]);
+        rig.say(0, 10, 1);
+        rig.stop.store(true, Ordering::Relaxed);
+        rig.pipeline.run().unwrap();
+        assert_eq!(take(&rig.diary), [""; 0]);
+    }
+}
