@@ -154,7 +154,8 @@ fn every_promise_names_tests_that_exist() {
         .collect::<Vec<_>>()
         .join("\n");
     let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| P")).collect();
-    let promises: BTreeSet<String> = rows.iter().filter_map(|row| row.split_whitespace().nth(1)).map(str::to_owned).collect();
+    let promises: BTreeSet<String> =
+        rows.iter().filter_map(|row| row.split_whitespace().nth(1)).map(str::to_owned).collect();
     let expected: BTreeSet<String> = (1..=11).map(|number| format!("P{number}")).collect();
     assert_eq!(promises, expected, "README's table must have every promise");
     for row in rows {

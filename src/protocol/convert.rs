@@ -244,9 +244,9 @@ impl From<WireFate> for RequestFate {
         match fate {
             WireFate::Counted => Self::Counted,
             WireFate::Refused(reason) => Self::Refused(reason.into()),
+            WireFate::Confirmed => Self::Confirmed,
             WireFate::NotReceived => Self::NotReceived,
             WireFate::UnknownSession => Self::UnknownSession,
-            WireFate::Confirmed => Self::Confirmed,
         }
     }
 }
@@ -256,9 +256,9 @@ impl From<RequestFate> for WireFate {
         match fate {
             RequestFate::Counted => Self::Counted,
             RequestFate::Refused(reason) => Self::Refused(reason.into()),
+            RequestFate::Confirmed => Self::Confirmed,
             RequestFate::NotReceived => Self::NotReceived,
             RequestFate::UnknownSession => Self::UnknownSession,
-            RequestFate::Confirmed => Self::Confirmed,
         }
     }
 }

@@ -173,6 +173,11 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         Ok(())
     }
 
+    /// The state machine, to be looked at before the pipeline runs.
+    pub(crate) fn machine(&self) -> &M {
+        &self.machine
+    }
+
     /// Waits for a message or for time: `Some(None)` is time, `None` the end.
     async fn wait(&mut self) -> Option<Option<Inbound>> {
         if let Some(inbound) = self.left_over.take() {

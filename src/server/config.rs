@@ -1,0 +1,105 @@
+//! What a server is told before it starts, and every bound that its connections are held to.
+//!
+//! Plain values. The bounds default to [`crate::limits`]; tests shrink them instead of waiting.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fatal::Fatal;
+use crate::limits;
+
+/// A server's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything durable is; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Where to listen: `HOST:PORT` each, or a host alone (then [`limits::PORT`]); port 0 takes a free one.
+    pub listen: Vec<String>,
+    /// Length of a lease of campaigns that do not name one, in milliseconds.
+    pub lease_ms: u64,
+    /// The campaign of the origin's dialect; `None` is the only counted one.
+    pub origin_campaign: Option<String>,
+    /// A connection of the origin's dialect that is silent for this long is closed; raised to ten lease lengths.
+    pub origin_idle: Duration,
+    /// How long a shutdown waits for reports of what is lent.
+    pub drain: Duration,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// What to do when the server cannot keep its word any more.
+    pub fatal: Fatal,
+}
+
+impl Config {
+    /// The defaults: `127.0.0.1:65432`, leases of a minute, a drain of 30 s.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: vec![format!("127.0.0.1:{}", limits::PORT)],
+            lease_ms: limits::LEASE_MS_DEFAULT,
+            origin_campaign: None,
+            origin_idle: Duration::from_secs(3_600),
+            drain: Duration::from_secs(30),
+            bounds: Bounds::default(),
+            fatal: Fatal::end_process(),
+        }
+    }
+
+    /// [`Config::origin_idle`], but never under ten lease lengths.
+    pub(crate) fn origin_idle(&self) -> Duration {
+        self.origin_idle.max(Duration::from_millis(self.lease_ms).saturating_mul(10))
+    }
+}
+
+/// Bounds of connections and queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Commands that wait for the pipeline.
+    pub inbox: usize,
+    /// Outputs that wait for one connection.
+    pub outbox: usize,
+    /// About how many bytes of outputs wait for one connection.
+    pub outbox_bytes: usize,
+    /// From the connection to its hello.
+    pub handshake: Duration,
+    /// Longest pause between two signs of life that the server gives.
+    pub heartbeat: Duration,
+    /// Longest pause between two signs of life of a native peer.
+    pub native_idle: Duration,
+    /// How long a peer may take nothing of what is written to it.
+    pub write: Duration,
+    /// How long one commit may take.
+    pub commit: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: limits::CONNECTIONS_MAX,
+            inbox: limits::INBOX_MAX,
+            outbox: limits::OUTBOX_MAX,
+            outbox_bytes: limits::OUTBOX_BYTES_MAX,
+            handshake: Duration::from_millis(limits::HANDSHAKE_MS_MAX),
+            heartbeat: Duration::from_millis(limits::HEARTBEAT_MS),
+            native_idle: Duration::from_millis(limits::NATIVE_IDLE_MS),
+            write: Duration::from_millis(limits::WRITE_MS_MAX),
+            commit: Duration::from_millis(limits::COMMIT_MS_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_of_the_origin_is_allowed_for_ten_leases() {
+        let mut config = Config::new("unused");
+        assert_eq!(config.origin_idle(), Duration::from_secs(3_600));
+        config.lease_ms = 1_000_000;
+        assert_eq!(config.origin_idle(), Duration::from_secs(10_000));
+        config.lease_ms = u64::MAX;
+        assert!(config.origin_idle() > Duration::from_secs(10_000), "no overflow");
+    }
+}

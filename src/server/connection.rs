@@ -1,0 +1,174 @@
+//! What all dialects share: a socket with deadlines, and how reading and writing end together.
+//!
+//! ```text
+//!   reading ──▶ registration dropped ──▶ pipeline drops the outbox ──▶ writing ends ──▶ last words
+//! ```
+//!
+//! **Invariants**
+//! - What a peer sent is handed over before its end is acted upon: a failed write alone ends nothing, reading goes on
+//!   until the bytes that arrived are used up.
+//! - What was put out for a peer before it ended is still written, as long as it takes it.
+//! - Whoever is too slow to take anything loses the connection, and nothing waits for it.
+//!
+//! Tested through `tests/server_*.rs`.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::outbox::Overflow;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 * 1_024;
+/// After the last words: how long the peer may take to close its end.
+const LINGER: Duration = Duration::from_secs(1);
+/// After the last words: how many bytes of the peer are thrown away before it is not waited for any longer.
+const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Why nothing more is read from a peer.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// It closed its end, or is gone.
+    PeerClosed,
+    /// Nothing was heard of it for too long.
+    Silent,
+    /// It broke the protocol; the text says how.
+    Protocol(String),
+    /// It had no session and said goodbye.
+    Goodbye,
+    /// The coordinator wanted its connection closed; it was told.
+    Closed,
+    /// It does not take what is written to it.
+    SlowReader,
+    /// The server shuts down.
+    Shutdown,
+    /// The pipeline has ended.
+    PipelineEnded,
+}
+
+/// Why nothing more is written to a peer.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// The pipeline closed the outbox, and all of it was written.
+    All,
+    /// The last output was a close, and it was written.
+    Closed,
+    /// The peer is gone; what it sent before may still be there to be read.
+    Gone,
+    /// The peer takes nothing.
+    Stuck,
+}
+
+/// Reads and writes until both have ended.
+///
+/// `reading` owns the connection's registration, so its end makes the pipeline close the outbox, which ends `writing`.
+pub(crate) async fn converse(
+    reading: impl Future<Output = Ending>,
+    writing: impl Future<Output = Written>,
+    overflow: &Overflow,
+) -> Ending {
+    let (mut reading, mut writing) = (pin!(reading), pin!(writing));
+    let mut ending = None;
+    loop {
+        tokio::select! {
+            read = &mut reading, if ending.is_none() => ending = Some(read),
+            written = &mut writing => {
+                return match (written, ending) {
+                    (Written::All | Written::Gone, Some(ending)) => ending,
+                    (Written::All, None) => Ending::PipelineEnded,
+                    (Written::Closed, _) => Ending::Closed,
+                    (Written::Gone, None) => reading.await,
+                    (Written::Stuck, _) => Ending::SlowReader,
+                };
+            }
+            () = overflow.happened() => return Ending::SlowReader,
+        }
+    }
+}
+
+/// Waits until the server closes its connections.
+pub(crate) async fn closing(phase: &mut watch::Receiver<bool>) {
+    // A sender that is gone is a server that is gone.
+    let _ = phase.wait_for(|closing| *closing).await;
+}
+
+/// Both halves of a connection, and what was read ahead.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) read: OwnedReadHalf,
+    pub(crate) write: OwnedWriteHalf,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        Self { read, write }
+    }
+
+    /// Writes a last message and closes; the peer gets a moment to read it.
+    pub(crate) async fn part(mut self, last_words: &[u8], limit: Duration) {
+        if write_all(&mut self.write, last_words, limit).await.is_err() || self.write.shutdown().await.is_err() {
+            return;
+        }
+        // Closing while bytes of the peer lie unread resets the connection, and the reset may overtake the last words.
+        let discarding = async {
+            let mut discarded = 0;
+            while discarded < LINGER_BYTES_MAX {
+                match read_some(&self.read, |_| ()).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(bytes) => discarded += bytes,
+                }
+            }
+        };
+        let _ = timeout(LINGER, discarding).await;
+    }
+}
+
+/// Reads what is there, at least one byte, and hands it to `take`; returns how many bytes, 0 at the end.
+///
+/// # Errors
+/// The peer is gone. What it sent before was read by earlier calls.
+pub(crate) async fn read_some(socket: &OwnedReadHalf, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+    loop {
+        socket.readable().await?;
+        match try_read(socket, &mut take) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+/// Keeps its buffer on the stack, so that thousands of idle connections have none.
+fn try_read(socket: &OwnedReadHalf, take: &mut impl FnMut(&[u8])) -> io::Result<usize> {
+    let mut buffer = [0; READ_BYTES];
+    let bytes = socket.try_read(&mut buffer)?;
+    take(&buffer[..bytes]);
+    Ok(bytes)
+}
+
+/// Writes all of `bytes`; the peer must take some of them within every `limit`.
+///
+/// # Errors
+/// `TimedOut` if it does not; else it is gone.
+pub(crate) async fn write_all(socket: &mut OwnedWriteHalf, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = timeout(limit, socket.write(bytes)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+/// What a failed [`write_all`] means for the connection.
+pub(crate) fn write_failure(error: &io::Error) -> Written {
+    if error.kind() == io::ErrorKind::TimedOut { Written::Stuck } else { Written::Gone }
+}

@@ -1,0 +1,187 @@
+//! Takes in connections: binds every address, holds the number of connections to its bound, and never spins.
+//!
+//! Above the bound a few more are let in just far enough to be told so; beyond those, connections are closed unread.
+//! When the process has no file descriptors left, accepting pauses instead of failing in a loop. Tested in
+//! `tests/server_limits.rs`.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::connection::closing;
+use super::fatal::in_session;
+use super::session::{self, Shared};
+use crate::limits;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
+/// Connections above the bound that are told so, at a time.
+const TURNED_AWAY_MAX: usize = 64;
+/// How long to wait when a connection cannot be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Silence before a peer is probed, the pause between probes, and how many go unanswered before it counts as dead.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// Places for connections, shared by all listeners.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    total: usize,
+    free: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(crate) fn new(connections: usize) -> Self {
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+        Self { total: connections, free: Arc::new(Semaphore::new(connections)), turned_away }
+    }
+
+    /// Whether nobody is connected.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.free.available_permits() == self.total
+    }
+
+    /// A place, and whether it is only one to be turned away from; `None` if there is not even that.
+    fn take(&self) -> Option<(OwnedSemaphorePermit, bool)> {
+        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            return Some((place, false));
+        }
+        Arc::clone(&self.turned_away).try_acquire_owned().ok().map(|place| (place, true))
+    }
+}
+
+/// Binds every address that `text` stands for; connections are not taken in before they are listened to.
+///
+/// # Errors
+/// None of them can be bound.
+pub(crate) async fn bind(text: &str) -> io::Result<Vec<TcpSocket>> {
+    let mut sockets = Vec::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host(with_port(text)).await? {
+        match bind_one(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => failure = error,
+        }
+    }
+    if sockets.is_empty() { Err(failure) } else { Ok(sockets) }
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the connections of the server before it.
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // `::` and `0.0.0.0` are two addresses here, on every system.
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Listens on a bound socket: from now on connections are taken in by the operating system.
+///
+/// # Errors
+/// Somebody else listens there.
+pub(crate) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)
+}
+
+/// `HOST:PORT` of `HOST:PORT` or `HOST`.
+fn with_port(text: &str) -> String {
+    match text.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, limits::PORT).to_string(),
+        Err(_) if text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => text.to_owned(),
+        Err(_) => format!("{text}:{}", limits::PORT),
+    }
+}
+
+/// Takes in connections until the server closes them; returns when all have ended.
+pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Shared>) {
+    let mut sessions = JoinSet::new();
+    let mut phase = shared.closing.clone();
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = closing(&mut phase) => break,
+            Some(ended) = sessions.join_next() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    failing = false;
+                    if let Some((place, turned_away)) = places.take() {
+                        let shared = Arc::clone(&shared);
+                        sessions.spawn(in_session(async move {
+                            let _place = place;
+                            prepare(&stream);
+                            session::serve(stream, peer, turned_away, shared).await;
+                        }));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if !failing {
+                        tracing::error!("cannot accept connections, trying again every {ACCEPT_PAUSE:?}: {error}");
+                    }
+                    failing = true;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while let Some(ended) = sessions.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(panic) = ended {
+        tracing::error!("a session failed, its connection was closed: {panic}");
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    let (idle, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
+    // Without these options a connection is slower, or its death noticed later; it still works.
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive)) {
+        tracing::debug!("a socket option cannot be set: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_added_where_none_is_given() {
+        for (text, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("127.0.0.1", "127.0.0.1:65432"),
+            ("[::1]:0", "[::1]:0"),
+            ("::1", "[::1]:65432"),
+            ("localhost", "localhost:65432"),
+            ("localhost:7", "localhost:7"),
+        ] {
+            assert_eq!(with_port(text), expected);
+        }
+    }
+
+    #[test]
+    fn places_run_out_in_two_steps() {
+        let places = Places::new(1);
+        assert!(places.are_empty());
+        let first = places.take().unwrap();
+        assert!(!first.1 && !places.are_empty());
+        let turned_away: Vec<_> = (0..TURNED_AWAY_MAX).map(|_| places.take().unwrap()).collect();
+        assert!(turned_away.iter().all(|place| place.1));
+        assert!(places.take().is_none());
+        drop(first);
+        assert!(!places.take().unwrap().1);
+    }
+}

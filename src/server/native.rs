@@ -1,0 +1,304 @@
+//! The native dialect after the hello: frames to commands, outputs to frames, signs of life both ways.
+//!
+//! ```text
+//!   socket ──▶ Decoder ──▶ translate ──▶ registration ──▶ pipeline
+//!   socket ◀── one write per burst ◀── frames ◀── keys, translate ◀── outbox ◀──┘
+//! ```
+//!
+//! A connection that introduced a session may say everything; the coordinator judges what fits. One that did not may
+//! send control requests, signs of life and a goodbye. Deliberately absent: any decision about work or counts. Tested in
+//! `tests/server_native.rs` and `tests/server_limits.rs`.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
+use super::inbox::Registration;
+use super::keys;
+use super::outbox::{Outputs, outbox};
+use super::session::{Shared, last_words};
+use super::translate::{self, Introduction, Said, client_message};
+use crate::coordinator::Command;
+use crate::coordinator::command::{ControlAnswer, Output};
+use crate::protocol::codec;
+use crate::protocol::frame::Decoder;
+use crate::protocol::messages::{ServerMessage, WireAnswer, WireClosing, WireFailure, WireGrant};
+use crate::store::TextError;
+use crate::types::{CampaignId, CampaignInfo, ConnectionId, Grant};
+
+/// Outputs are gathered up to about this many bytes before they are written.
+const BURST_BYTES: usize = 64 * 1_024;
+
+/// Serves a connection that has introduced itself; `decoder` holds what followed the hello.
+pub(crate) async fn serve(
+    mut socket: Socket,
+    peer: SocketAddr,
+    connection: ConnectionId,
+    introduction: Introduction,
+    decoder: Decoder,
+    shared: &Shared,
+) {
+    let (outbox, outputs, overflow) = outbox(shared.bounds.outbox, shared.bounds.outbox_bytes);
+    let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
+    let mut writer = Writer { socket: &mut socket.write, shared, keyed: HashSet::new(), frames: Vec::new() };
+    let has_session = match introduction {
+        Introduction::Session(hello) => {
+            let name = &hello.name;
+            tracing::debug!(%peer, ?connection, session = %hello.session, ?name, attempt = hello.attempt, "introduced");
+            if registration.command(Command::Hello { connection, hello }).await.is_err() {
+                return;
+            }
+            true
+        }
+        Introduction::ControlOnly => {
+            tracing::debug!(%peer, ?connection, "introduced, without a session");
+            if writer.welcome().await.is_err() {
+                return;
+            }
+            false
+        }
+    };
+    let reader = Reader {
+        socket: &socket.read,
+        decoder,
+        registration,
+        has_session,
+        idle: shared.bounds.native_idle,
+        phase: shared.closing.clone(),
+    };
+    let ending = converse(reader.run(), writer.run(outputs, has_session), &overflow).await;
+    match &ending {
+        Ending::Protocol(why) => tracing::info!(%peer, ?connection, "closed: {why}"),
+        Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
+        Ending::Silent => tracing::info!(%peer, ?connection, "closed: no sign of life"),
+        Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
+            tracing::debug!(%peer, ?connection, ?ending, "ended");
+        }
+    }
+    if let Some(words) = last_words(&ending, &shared.bounds) {
+        socket.part(&words, shared.bounds.write).await;
+    }
+}
+
+/// Reads frames and hands their commands over.
+struct Reader<'session> {
+    socket: &'session OwnedReadHalf,
+    decoder: Decoder,
+    registration: Registration,
+    has_session: bool,
+    idle: Duration,
+    phase: watch::Receiver<bool>,
+}
+
+impl Reader<'_> {
+    async fn run(mut self) -> Ending {
+        loop {
+            if let Err(ending) = self.hand_over().await {
+                return ending;
+            }
+            let reading = timeout(self.idle, read_some(self.socket, |bytes| self.decoder.push(bytes)));
+            tokio::select! {
+                read = reading => match read {
+                    Ok(Ok(1..)) => {}
+                    Ok(Ok(0) | Err(_)) => return Ending::PeerClosed,
+                    Err(_elapsed) => return Ending::Silent,
+                },
+                () = closing(&mut self.phase) => return Ending::Shutdown,
+            }
+        }
+    }
+
+    /// Hands over every message that is complete.
+    async fn hand_over(&mut self) -> Result<(), Ending> {
+        let connection = self.registration.connection();
+        loop {
+            let message = match self.decoder.next_frame() {
+                Ok(None) => return Ok(()),
+                Ok(Some(body)) => codec::decode_client(body).map_err(|error| Ending::Protocol(error.to_string()))?,
+                Err(error) => return Err(Ending::Protocol(error.to_string())),
+            };
+            let command = match client_message(connection, message) {
+                // A second hello: allowed after an unknown session, which the coordinator knows about.
+                Said::Introduced(Introduction::Session(hello)) if self.has_session => {
+                    Command::Hello { connection, hello }
+                }
+                Said::Introduced(_) => {
+                    let why = "a connection introduces itself once, with a session or without";
+                    return Err(Ending::Protocol(why.to_owned()));
+                }
+                Said::Command(command) if self.has_session => command,
+                Said::Command(command @ Command::Control { .. }) => command,
+                // It keeps the connection open, nothing else.
+                Said::Command(Command::Heartbeat { .. }) => continue,
+                Said::Command(Command::Goodbye { .. }) => return Err(Ending::Goodbye),
+                Said::Command(_) => {
+                    let why = "a connection without a session can only send control requests";
+                    return Err(Ending::Protocol(why.to_owned()));
+                }
+            };
+            self.registration.command(command).await.map_err(|_| Ending::PipelineEnded)?;
+        }
+    }
+}
+
+/// Turns outputs into frames and writes them.
+struct Writer<'session> {
+    socket: &'session mut OwnedWriteHalf,
+    shared: &'session Shared,
+    /// Campaigns whose grants go out with keys, of those described on this connection.
+    keyed: HashSet<CampaignId>,
+    frames: Vec<u8>,
+}
+
+/// A message that ends the connection.
+struct LastMessage(ServerMessage);
+
+impl Writer<'_> {
+    /// Accepts the hello of a connection without a session, which concerns nobody else.
+    async fn welcome(&mut self) -> std::io::Result<()> {
+        let instance = self.shared.instance.0;
+        let refusals = Vec::new();
+        self.encode(&ServerMessage::Welcome { instance, resumed: false, through: 0, refusals, leases: 0 });
+        self.flush().await
+    }
+
+    async fn run(mut self, mut outputs: Outputs, has_session: bool) -> Written {
+        // A session's welcome is the first thing it hears, however long its commit takes.
+        let mut welcomed = !has_session;
+        loop {
+            let last = match timeout(self.shared.bounds.heartbeat, outputs.next()).await {
+                Ok(Some(output)) => {
+                    welcomed = true;
+                    self.put_burst(output, &mut outputs).await
+                }
+                Ok(None) => return Written::All,
+                Err(_elapsed) => {
+                    if welcomed {
+                        self.encode(&ServerMessage::Heartbeat);
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(LastMessage(message)) = &last {
+                self.encode(message);
+            }
+            if let Err(error) = self.flush().await {
+                return write_failure(&error);
+            }
+            if last.is_err() {
+                return Written::Closed;
+            }
+        }
+    }
+
+    /// Encodes an output and those that wait behind it, up to a burst.
+    async fn put_burst(&mut self, first: Output, outputs: &mut Outputs) -> Result<(), LastMessage> {
+        let mut next = Some(first);
+        while let Some(output) = next {
+            let message = self.message(output).await?;
+            self.encode(&message);
+            next = if self.frames.len() < BURST_BYTES { outputs.next_waiting() } else { None };
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, message: &ServerMessage) {
+        if let Err(error) = codec::encode_server(message, &mut self.frames) {
+            // Every output is bounded so that its message fits a frame.
+            tracing::error!("a message cannot be sent and is left out: {error}");
+        }
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        write_all(self.socket, &self.frames, self.shared.bounds.write).await?;
+        self.frames.clear();
+        self.frames.shrink_to(BURST_BYTES);
+        Ok(())
+    }
+
+    /// The message of an output, keys included.
+    async fn message(&mut self, output: Output) -> Result<ServerMessage, LastMessage> {
+        Ok(match output {
+            Output::Welcome { instance, resumed, through, refusals, leases } => {
+                let refusals = refusals.into_iter().map(Into::into).collect();
+                ServerMessage::Welcome { instance: instance.0, resumed, through, refusals, leases }
+            }
+            Output::UnknownSession { instance } => ServerMessage::UnknownSession { instance: instance.0 },
+            Output::Grants { campaigns, grants, resent } => self.grants(&campaigns, grants, resent).await?,
+            Output::Answers { through, refusals } => {
+                ServerMessage::Answers { through, refusals: refusals.into_iter().map(Into::into).collect() }
+            }
+            Output::Lost { leases } => ServerMessage::Lost { leases: leases.into_iter().map(Into::into).collect() },
+            Output::Idle(idle) => ServerMessage::Idle(idle.into()),
+            Output::Control { id, answer } => ServerMessage::Control { id, answer: self.answer(answer).await },
+            Output::Close(reason) => return Err(LastMessage(translate::closing(reason))),
+            Output::Origin(answer) => {
+                tracing::error!("an answer of another dialect ({answer:?}) came out for a native connection");
+                let text = "the server is confused about this connection; reconnect".to_owned();
+                return Err(LastMessage(ServerMessage::Closing { code: WireClosing::Reconnect, text }));
+            }
+        })
+    }
+
+    async fn grants(
+        &mut self,
+        campaigns: &[Arc<CampaignInfo>],
+        grants: Vec<Grant>,
+        resent: bool,
+    ) -> Result<ServerMessage, LastMessage> {
+        self.keyed.extend(campaigns.iter().filter(|campaign| campaign.keyed).map(|campaign| campaign.id));
+        let keyed = |grant: &&Grant| self.keyed.contains(&grant.campaign);
+        let mut found = keys::Keys::new();
+        if grants.iter().any(|grant| keyed(&grant)) {
+            // A lease must not be lost on its way, or its runs would wait for a holder that does not know it. When the
+            // client reconnects, it is sent again, or has gone with its campaign.
+            found = keys::of_grants(&self.shared.texts, grants.iter().filter(keyed)).await.map_err(|error| {
+                let code = WireClosing::Busy;
+                match error {
+                    TextError::Missing { .. } => tracing::info!("a grant has no key any more: {error}"),
+                    TextError::Damaged { .. } | TextError::Store(_) => {
+                        tracing::error!("a grant's key cannot be read: {error}")
+                    }
+                }
+                LastMessage(ServerMessage::Closing { code, text: format!("a grant cannot be sent: {error}") })
+            })?;
+        }
+        let with_key = |grant: Grant| WireGrant::new(grant, found.get(&(grant.campaign, grant.task)).cloned());
+        Ok(ServerMessage::Grants {
+            campaigns: campaigns.iter().map(|campaign| campaign.as_ref().into()).collect(),
+            grants: grants.into_iter().map(with_key).collect(),
+            resent,
+        })
+    }
+
+    async fn answer(&self, answer: ControlAnswer) -> WireAnswer {
+        let (campaign, first, count) = match &answer {
+            ControlAnswer::Counts { campaign, keyed: true, tasks, .. } if !tasks.is_empty() => {
+                (*campaign, tasks[0].index, tasks.len() as u32)
+            }
+            ControlAnswer::Counts { .. }
+            | ControlAnswer::Creation { .. }
+            | ControlAnswer::Status { .. }
+            | ControlAnswer::Done { .. }
+            | ControlAnswer::Fate(_)
+            | ControlAnswer::Failed(_) => return translate::control_answer(answer, None),
+        };
+        match keys::of_tasks(&self.shared.texts, campaign, first, count).await {
+            Ok(keys) => translate::control_answer(answer, Some(keys)),
+            Err(error @ TextError::Missing { .. }) => {
+                let text = format!("the campaign was being removed: {error}");
+                WireAnswer::Failed { code: WireFailure::NotFound, text, index: 0 }
+            }
+            Err(error @ (TextError::Damaged { .. } | TextError::Store(_))) => {
+                tracing::error!("keys cannot be read: {error}");
+                WireAnswer::Failed { code: WireFailure::Damaged, text: error.to_string(), index: 0 }
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A connection of the origin's dialect: every message becomes one command, every command gets one answer, in order.
+//!
+//! ```text
+//!   socket ──▶ protocol::origin::Decoder ──▶ Command::Origin ──▶ pipeline ──▶ Output::Origin ──▶ socket
+//! ```
+//!
+//! The connection is the session: it is registered when its first bytes arrive, and its leases end with it. There are
+//! no signs of life in this dialect; silence is allowed for long, and keepalive finds dead peers. Whatever breaks the
+//! dialect counts nothing of its message, is logged, and closes the connection; what came before it stands. Deliberately
+//! absent: any decision about counts. Tested in `tests/server_origin.rs`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
+use super::inbox::Registration;
+use super::outbox::{Outputs, outbox};
+use super::session::Shared;
+use super::translate::close_text;
+use crate::coordinator::Command;
+use crate::coordinator::command::{OriginAnswer, Output};
+use crate::protocol::origin::{Decoder, encode_answer};
+use crate::types::ConnectionId;
+
+/// Serves a connection whose first bytes are `received`.
+pub(crate) async fn serve(
+    mut socket: Socket,
+    peer: SocketAddr,
+    connection: ConnectionId,
+    received: &[u8],
+    shared: &Shared,
+) {
+    let (outbox, outputs, overflow) = outbox(shared.bounds.outbox, shared.bounds.outbox_bytes);
+    let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
+    tracing::debug!(%peer, ?connection, "a client of the origin's dialect");
+    let mut decoder = Decoder::default();
+    decoder.push(received);
+    let phase = shared.closing.clone();
+    let reading = read(&socket.read, decoder, registration, shared.origin_idle, phase);
+    let writing = write(&mut socket.write, outputs, peer, shared.bounds.write);
+    let ending = converse(reading, writing, &overflow).await;
+    match &ending {
+        Ending::Protocol(why) => tracing::warn!(%peer, ?connection, "closed, the message was not counted: {why}"),
+        Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
+        Ending::Silent => tracing::info!(%peer, ?connection, "closed: silent for {:?}", shared.origin_idle),
+        Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
+            tracing::debug!(%peer, ?connection, ?ending, "ended");
+        }
+    }
+    match ending {
+        // The dialect has no word for it, but what was answered before should still arrive.
+        Ending::Protocol(_) | Ending::Silent | Ending::Closed | Ending::Shutdown => {
+            socket.part(&[], shared.bounds.write).await;
+        }
+        Ending::PeerClosed | Ending::Goodbye | Ending::SlowReader | Ending::PipelineEnded => {}
+    }
+}
+
+/// Reads messages and hands them over; all that arrived are handed over before an end or a reset is acted upon.
+async fn read(
+    socket: &OwnedReadHalf,
+    mut decoder: Decoder,
+    registration: Registration,
+    idle: Duration,
+    mut phase: watch::Receiver<bool>,
+) -> Ending {
+    let connection = registration.connection();
+    loop {
+        loop {
+            match decoder.next_message() {
+                Ok(None) => break,
+                Ok(Some(done)) => {
+                    if registration.command(Command::Origin { connection, done }).await.is_err() {
+                        return Ending::PipelineEnded;
+                    }
+                }
+                Err(error) => return Ending::Protocol(error.to_string()),
+            }
+        }
+        tokio::select! {
+            read = timeout(idle, read_some(socket, |bytes| decoder.push(bytes))) => match read {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return Ending::PeerClosed,
+                Err(_elapsed) => return Ending::Silent,
+            },
+            () = closing(&mut phase) => return Ending::Shutdown,
+        }
+    }
+}
+
+/// Writes answers; those that wait are written together.
+async fn write(socket: &mut OwnedWriteHalf, mut outputs: Outputs, peer: SocketAddr, limit: Duration) -> Written {
+    loop {
+        let Some(first) = outputs.next().await else { return Written::All };
+        let (mut bytes, mut next, mut closed) = (Vec::new(), Some(first), false);
+        while let Some(output) = next {
+            match output {
+                Output::Origin(answer) => bytes.extend(encode_answer(number(answer))),
+                Output::Close(reason) => {
+                    tracing::warn!(%peer, "closed: {}", close_text(reason));
+                    closed = true;
+                    break;
+                }
+                Output::Welcome { .. }
+                | Output::UnknownSession { .. }
+                | Output::Grants { .. }
+                | Output::Answers { .. }
+                | Output::Lost { .. }
+                | Output::Idle(_)
+                | Output::Control { .. } => {
+                    // This dialect has no word for it, and its clients need none.
+                    tracing::debug!(%peer, "an output that this dialect cannot say was left out");
+                }
+            }
+            next = outputs.next_waiting();
+        }
+        if let Err(error) = write_all(socket, &bytes, limit).await {
+            return write_failure(&error);
+        }
+        if closed {
+            return Written::Closed;
+        }
+    }
+}
+
+/// An answer as the number that the dialect has for it.
+fn number(answer: OriginAnswer) -> i64 {
+    match answer {
+        // Task numbers stay below 2^63.
+        OriginAnswer::Task(number) => i64::try_from(number).unwrap_or(i64::MAX),
+        OriginAnswer::Settled => -1,
+        OriginAnswer::Wait => -2,
+    }
+}
