@@ -37,7 +37,7 @@ impl Config {
             listen: vec![format!("127.0.0.1:{}", limits::PORT)],
             lease_ms: limits::LEASE_MS_DEFAULT,
             origin_campaign: None,
-            origin_idle: Duration::from_secs(3_600),
+            origin_idle: Duration::from_hours(1),
             drain: Duration::from_secs(30),
             bounds: Bounds::default(),
             fatal: Fatal::end_process(),
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn silence_of_the_origin_is_allowed_for_ten_leases() {
         let mut config = Config::new("unused");
-        assert_eq!(config.origin_idle(), Duration::from_secs(3_600));
+        assert_eq!(config.origin_idle(), Duration::from_hours(1));
         config.lease_ms = 1_000_000;
         assert_eq!(config.origin_idle(), Duration::from_secs(10_000));
         config.lease_ms = u64::MAX;

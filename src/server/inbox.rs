@@ -35,7 +35,7 @@ pub(crate) enum Inbound {
         /// How much work and memory it is.
         weight: Weight,
         /// Its share of the inbox; free again when this is dropped.
-        _share: OwnedSemaphorePermit,
+        share: OwnedSemaphorePermit,
     },
     /// A connection ended; nothing of it follows.
     Closed {
@@ -128,8 +128,8 @@ impl Inbox {
         let weight = Weight::of(&command);
         // A frame is far smaller than the inbox, so this never asks for more than there is.
         let share = weight.bytes.min(limits::INBOX_BYTES_MAX) as u32;
-        let _share = Arc::clone(&self.bytes).acquire_many_owned(share).await.map_err(|_| PipelineEnded)?;
-        self.sender.send(Inbound::Said { command, weight, _share }).await.map_err(|_| PipelineEnded)
+        let share = Arc::clone(&self.bytes).acquire_many_owned(share).await.map_err(|_| PipelineEnded)?;
+        self.sender.send(Inbound::Said { command, weight, share }).await.map_err(|_| PipelineEnded)
     }
 }
 

@@ -26,7 +26,7 @@ const TURNED_AWAY_MAX: usize = 64;
 /// How long to wait when a connection cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Silence before a peer is probed, the pause between probes, and how many go unanswered before it counts as dead.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
 
 /// Places for connections, shared by all listeners.
 #[derive(Clone, Debug)]

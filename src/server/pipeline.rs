@@ -235,7 +235,10 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
             Inbound::Opened { connection, outbox } => {
                 self.outboxes.insert(connection, outbox);
             }
-            Inbound::Said { command, .. } => self.apply(command, work),
+            Inbound::Said { command, weight: _, share } => {
+                drop(share);
+                self.apply(command, work);
+            }
             Inbound::Closed { connection } => {
                 self.apply(Command::Disconnected { connection }, work);
                 work.ended.push(connection);
@@ -384,26 +387,21 @@ mod tests {
     impl Machine for Echo {
         fn apply(&mut self, now: Tick, command: Command) -> Step {
             let mut step = Step::default();
-            match command {
-                Command::Origin { connection, done } => {
-                    let number = done.first().map_or(0, |&(number, _)| number);
-                    note(&self.diary, format!("apply {number}"));
-                    step.outputs.push((connection, Output::Origin(OriginAnswer::Task(number))));
-                    if done.first().is_some_and(|&(_, units)| units > 0) {
-                        step.changes.push(change(number));
-                    }
+            if let Command::Origin { connection, done } = command {
+                let number = done.first().map_or(0, |&(number, _)| number);
+                note(&self.diary, format!("apply {number}"));
+                step.outputs.push((connection, Output::Origin(OriginAnswer::Task(number))));
+                if done.first().is_some_and(|&(_, units)| units > 0) {
+                    step.changes.push(change(number));
                 }
-                Command::Heartbeat { .. } => {
-                    note(&self.diary, "apply heartbeat");
-                    self.deadline = Some(now.after(60_000));
-                }
-                Command::Advance => {
-                    note(&self.diary, format!("advance {}", now.0));
-                    self.deadline = None;
-                }
-                other => {
-                    note(&self.diary, format!("apply {other:?}").replace("apply Disconnected", "apply disconnected"))
-                }
+            } else if let Command::Heartbeat { .. } = command {
+                note(&self.diary, "apply heartbeat");
+                self.deadline = Some(now.after(60_000));
+            } else if command == Command::Advance {
+                note(&self.diary, format!("advance {}", now.0));
+                self.deadline = None;
+            } else {
+                note(&self.diary, format!("apply {command:?}"));
             }
             step
         }
@@ -446,10 +444,8 @@ mod tests {
     fn read_all(diary: &Diary, outputs: &mut [Outputs]) {
         for (peer, outputs) in outputs.iter_mut().enumerate() {
             while let Some(output) = outputs.next_waiting() {
-                match output {
-                    Output::Origin(OriginAnswer::Task(number)) => note(diary, format!("peer {peer} got {number}")),
-                    other => panic!("{other:?} was not expected"),
-                }
+                let Output::Origin(OriginAnswer::Task(number)) = output else { panic!("{output:?} was not expected") };
+                note(diary, format!("peer {peer} got {number}"));
             }
         }
     }
@@ -605,7 +601,7 @@ mod tests {
         let mut rig = Rig::new(1, None, &[(0, false)]);
         rig.say(0, 10, 1);
         rig.peers.clear();
-        let disconnected = "apply disconnected { connection: ConnectionId(0) }";
+        let disconnected = "apply Disconnected { connection: ConnectionId(0) }";
         assert_eq!(rig.turn(), ["apply 10", disconnected, "commit 1", "peer 0 got 10"]);
         let mut outputs = rig.outputs.lock().unwrap();
         assert_eq!(now_or_never(outputs[0].next()), None, "its outbox has ended");

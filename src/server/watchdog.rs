@@ -78,7 +78,7 @@ struct Looks {
 impl Looks {
     /// Whether `commit`, as read from the gauge, has been running for more than [`LOOKS`] looks.
     fn hangs(&mut self, commit: u64) -> bool {
-        if commit % 2 == 0 || commit != self.commit {
+        if commit.is_multiple_of(2) || commit != self.commit {
             (self.commit, self.seen) = (commit, 0);
             return false;
         }
@@ -114,6 +114,6 @@ mod tests {
         assert!(receiver.recv().unwrap().contains("the disk hangs"));
         drop(watchdog);
         // An idle gauge and an hour of patience: dropping must not wait for the next look.
-        drop(Watchdog::start(CommitGauge::default(), Duration::from_secs(64 * 3_600), fatal).unwrap());
+        drop(Watchdog::start(CommitGauge::default(), Duration::from_hours(64), fatal).unwrap());
     }
 }
