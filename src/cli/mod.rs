@@ -96,46 +96,43 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if refusal.exit_code() == 0 { Exit::Ok.code() } else { Exit::Usage.code() });
         }
     };
-    output::configure(cli.common.color, cli.common.quiet);
-    let exit = match run(cli) {
-        Ok(exit) => exit,
+    let Cli { common, command } = cli;
+    output::configure(common.color, common.quiet);
+    match run(common, command) {
+        Ok(code) => code,
         Err(complaint) => {
             if let Some(error) = &complaint.error {
                 output::error(format!("{error:#}"), complaint.hint.as_deref());
             }
-            complaint.exit
+            ExitCode::from(complaint.exit.code())
         }
-    };
-    ExitCode::from(exit.code())
+    }
 }
 
-fn run(cli: Cli) -> Result<Exit, Complaint> {
-    let Cli { common, command } = cli;
-    // A run's guard is started for every run: it needs none of what follows.
-    if let Command::Guard(arguments) = command {
-        return guard::guard(arguments);
-    }
+fn run(common: CommonArguments, command: Command) -> Result<ExitCode, Complaint> {
     let environment = Environment::read();
     logging::start(&common, &environment, matches!(command, Command::Serve(_)))?;
     let servers = || common.servers(&environment);
-    match command {
+    let exit = match command {
         Command::Serve(arguments) => {
             serve::serve(arguments)?;
-            Ok(Exit::Ok)
+            Exit::Ok
         }
-        Command::Create(arguments) => create::create(arguments, servers()?),
-        Command::Work(arguments) => work::work(arguments, servers()?, common.verbose > 0),
-        Command::Status(arguments) => status::status(arguments, servers()?),
-        Command::Counts(arguments) => counts::counts(arguments, servers()?),
-        Command::Wait(arguments) => wait::wait(arguments, servers()?),
-        Command::Campaign(arguments) => campaign::campaign(arguments, servers()?),
-        Command::Verify(arguments) => verify::verify(arguments),
+        Command::Create(arguments) => create::create(arguments, servers()?)?,
+        Command::Work(arguments) => work::work(arguments, servers()?, common.verbose > 0)?,
+        Command::Status(arguments) => status::status(arguments, servers()?)?,
+        Command::Counts(arguments) => counts::counts(arguments, servers()?)?,
+        Command::Wait(arguments) => wait::wait(arguments, servers()?)?,
+        Command::Campaign(arguments) => campaign::campaign(arguments, servers()?)?,
+        Command::Verify(arguments) => verify::verify(arguments)?,
         Command::Demo(arguments) => {
             demo::demo(arguments)?;
-            Ok(Exit::Ok)
+            Exit::Ok
         }
-        Command::Guard(arguments) => guard::guard(arguments),
-    }
+        // Ends with the exit code of the run.
+        Command::Guard(arguments) => return Ok(guard::guard(arguments)),
+    };
+    Ok(ExitCode::from(exit.code()))
 }
 
 #[cfg(test)]
