@@ -1,9 +1,14 @@
-//! `tenfold campaign`: lists campaigns, and orders that change one.
+//! `tenfold campaign`: lists campaigns, and gives the orders that change one.
+//!
+//! Every order may be given twice: what is paused stays paused. Tested by `tests/cli_control.rs`.
 
 use clap::{Args, Subcommand};
 
-use super::control::PatienceArguments;
+use super::control::{self, PatienceArguments};
 use super::exit::{Complaint, Exit};
+use super::output::{self, counted};
+use super::status::{self, StatusArguments};
+use crate::client::{Control, ControlFailure};
 
 pub(crate) const EXAMPLE: &str = "\
 Example:
@@ -62,6 +67,38 @@ struct NamedArguments {
 
 /// Carries out the order.
 pub(crate) fn campaign(arguments: CampaignArguments, servers: Vec<String>) -> Result<Exit, Complaint> {
-    let _ = (arguments, servers);
-    Err(Complaint::new(Exit::Failed, "not built yet"))
+    match arguments.order {
+        OrderArguments::List { json, patience } => {
+            status::status(StatusArguments { name: None, json, watch: false, patience }, servers)
+        }
+        OrderArguments::Pause(named) => {
+            order(&named, servers, async |control, name| control.pause(name).await, |_| "paused".to_owned())
+        }
+        OrderArguments::Resume(named) => {
+            order(&named, servers, async |control, name| control.resume(name).await, |_| "resumed".to_owned())
+        }
+        OrderArguments::Cancel(named) => {
+            order(&named, servers, async |control, name| control.cancel(name).await, |_| "cancelled".to_owned())
+        }
+        OrderArguments::Requeue(named) => {
+            let opened = |tasks| format!("opened {} again", counted(tasks, "task"));
+            order(&named, servers, async |control, name| control.requeue(name).await, opened)
+        }
+        OrderArguments::Rm(named) => {
+            order(&named, servers, async |control, name| control.remove(name).await, |_| "removed".to_owned())
+        }
+    }
+}
+
+/// Gives one order and says what came of it.
+fn order(
+    named: &NamedArguments,
+    servers: Vec<String>,
+    give: impl AsyncFnOnce(&Control, &str) -> Result<u64, ControlFailure>,
+    say: impl FnOnce(u64) -> String,
+) -> Result<Exit, Complaint> {
+    let control = Control::new(servers, named.patience.patience);
+    let tasks = control::block_on(give(&control, &named.name))??;
+    output::data(format!("{}: {}", named.name, say(tasks)))?;
+    Ok(Exit::Ok)
 }

@@ -19,6 +19,7 @@ mod create;
 pub mod demo;
 pub mod exit;
 mod guard;
+mod json;
 mod logging;
 mod options;
 pub mod output;

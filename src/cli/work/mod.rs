@@ -245,7 +245,8 @@ fn settled(idle: Option<Idle>, connection: Connection) -> Result<Exit, Complaint
     }
 }
 
-/// Executes the runs of one lease, one after the other, and reports them. Returns the answer to come, and whose it is.
+/// Executes the runs of one lease, one after the other, and reports them. Returns the answer to come to a report, and of
+/// what.
 async fn execute(job: Arc<Job>, lease: Lease) -> Option<(String, Answer)> {
     let mut label = String::new();
     let (mut done, mut failed, mut error) = (0_u64, 0_u64, String::new());
@@ -295,13 +296,12 @@ async fn execute(job: Arc<Job>, lease: Lease) -> Option<(String, Answer)> {
         }
     }
     let all = u64::MAX >> (64 - lease.runs().clamp(1, 64));
-    let answer = if done == all {
-        lease.done()
-    } else if done | failed == 0 {
-        lease.release()
-    } else {
-        lease.report(Outcome::Mixed { done, failed, error })
-    };
+    if done | failed == 0 {
+        // Nobody needs to know what became of a release.
+        drop(lease.release());
+        return None;
+    }
+    let answer = if done == all { lease.done() } else { lease.report(Outcome::Mixed { done, failed, error }) };
     Some((label, answer))
 }
 
