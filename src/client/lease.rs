@@ -1,101 +1,178 @@
 //! A lease in the caller's hands, and the answer to its report.
+//!
+//! **Invariants.** A lease ends exactly once: by a report, by a release, or by being dropped (which releases it).
+//! Tested through `tests/client_session.rs`.
+
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::types::{LeaseId, LossReason, Outcome, RefusalReason, SessionId, TaskIndex};
+use tokio::sync::{SetOnce, oneshot};
+
+use super::shared::Shared;
+use crate::types::{
+    CampaignInfo, Grant, LeaseId, LossReason, Outcome, RefusalReason, Request, SessionId, TaskIndex, run_seed,
+};
 
 /// Some runs of one task, lent to this client until they are reported or released. Dropping it releases it.
+///
+/// While the client lives and its server is reachable, the lease is kept alive by heartbeats; what ends it otherwise is
+/// told by [`Lease::lost`].
 #[derive(Debug)]
-pub struct Lease(());
+pub struct Lease {
+    body: Arc<Body>,
+    /// None once a request that ends the lease was queued.
+    shared: Option<Arc<Shared>>,
+}
+
+/// What a lease is, as client and caller share it.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) session: SessionId,
+    pub(super) campaign: Arc<CampaignInfo>,
+    pub(super) grant: Grant,
+    pub(super) key: Option<String>,
+    pub(super) lost: SetOnce<LossReason>,
+}
 
 impl Lease {
-    /// Its id.
+    pub(super) fn new(body: Arc<Body>, shared: Arc<Shared>) -> Self {
+        Self { body, shared: Some(shared) }
+    }
+
+    /// Its id; never used twice in the life of a server's data directory.
     pub fn id(&self) -> LeaseId {
-        todo!()
+        self.body.grant.lease
     }
-    /// The session it was lent to.
+
+    /// The session it was lent to; its report is a request of this session.
     pub fn session(&self) -> SessionId {
-        todo!()
+        self.body.session
     }
+
     /// The campaign's name.
     pub fn campaign(&self) -> &str {
-        todo!()
+        &self.body.campaign.name
     }
-    /// The task's number.
+
+    /// The task's number, which is what people see.
     pub fn task(&self) -> u64 {
-        todo!()
+        self.body.campaign.first.saturating_add(u64::from(self.body.grant.task.0))
     }
-    /// The task's position in its campaign.
+
+    /// The task's position in its campaign, from 0.
     pub fn index(&self) -> TaskIndex {
-        todo!()
+        self.body.grant.task
     }
+
     /// The task's key, in campaigns that have keys.
     pub fn key(&self) -> Option<&str> {
-        todo!()
+        self.body.key.as_deref()
     }
-    /// Number of the first run (0 in counted campaigns).
+
+    /// Number of the first run, from 0, in numbered campaigns; 0 in counted ones.
     pub fn first_run(&self) -> u32 {
-        todo!()
+        self.body.grant.first_run
     }
-    /// How many runs, at least 1.
+
+    /// How many runs, 1..=[`crate::limits::LEASE_RUNS_MAX`].
     pub fn runs(&self) -> u32 {
-        todo!()
+        self.body.grant.runs
     }
-    /// The seed of the `index`-th run of this lease, in numbered campaigns.
-    pub fn seed(&self, _index: u32) -> Option<u64> {
-        todo!()
+
+    /// The seed of the `index`-th run of this lease (0..[`Lease::runs`]): 53 bits that depend on nothing but the
+    /// campaign's seed, the task's number and the run's number. `None` in counted campaigns.
+    pub fn seed(&self, index: u32) -> Option<u64> {
+        let run = u64::from(self.first_run()) + u64::from(index);
+        self.body.campaign.seed.map(|seed| run_seed(seed, self.task(), run))
     }
-    /// How long one run may take.
+
+    /// How long one run may take before the lease is lost in spite of heartbeats; `None` is no limit.
     pub fn timeout(&self) -> Option<Duration> {
-        todo!()
+        self.body.campaign.timeout_ms.map(Duration::from_millis)
     }
-    /// Waits until the lease is no longer worth working on; for ever while it is.
+
+    /// Waits until the lease is no longer worth working on; for ever while it is. What is done already may still be
+    /// reported, and counts, unless the reason is [`LossReason::Gone`].
     pub async fn lost(&self) -> LossReason {
-        std::future::pending().await
+        *self.body.lost.wait().await
     }
+
     /// Whether it is no longer worth working on.
     pub fn is_lost(&self) -> bool {
-        todo!()
+        self.body.lost.get().is_some()
     }
+
     /// Reports all its runs as done.
     pub fn done(self) -> Answer {
-        todo!()
+        let runs = self.runs();
+        self.report(Outcome::Done { runs })
     }
-    /// Reports what became of its runs.
-    pub fn report(self, _outcome: Outcome) -> Answer {
-        todo!()
+
+    /// Reports what became of its runs. Runs that are not named go back.
+    ///
+    /// Returns at once; the report is sent, and sent again after every reconnect, until it is answered.
+    pub fn report(self, outcome: Outcome) -> Answer {
+        let lease = self.id();
+        self.end(Request::Report { lease, outcome })
     }
-    /// Reports all its runs as failed, and why.
-    pub fn failed(self, _error: impl Into<String>) -> Answer {
-        todo!()
+
+    /// Reports all its runs as failed, and why; the text is cut to [`crate::limits::ERROR_BYTES_MAX`] bytes.
+    pub fn failed(self, error: impl Into<String>) -> Answer {
+        let failed = u64::MAX.checked_shr(64_u32.saturating_sub(self.runs())).unwrap_or(0);
+        self.report(Outcome::Mixed { done: 0, failed, error: error.into() })
     }
-    /// Gives it back unexecuted.
+
+    /// Gives it back unexecuted: its runs go to others, and to this session only after a growing delay.
     pub fn release(self) -> Answer {
-        todo!()
+        let lease = self.id();
+        self.end(Request::Release { lease })
+    }
+
+    fn end(mut self, request: Request) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        // Always there: only this function, which consumes the lease, takes it.
+        let number = self.shared.take().map_or(0, |shared| shared.end(&self.body, request, sender));
+        Answer { session: self.session(), number, receiver }
     }
 }
 
-/// The answer to a report or release; await it, or drop it (the request is sent all the same).
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.abandon(&self.body);
+        }
+    }
+}
+
+/// The answer to a report or release. Await it, or drop it: the request is sent all the same.
 #[derive(Debug)]
-pub struct Answer(());
+pub struct Answer {
+    session: SessionId,
+    number: u64,
+    receiver: oneshot::Receiver<Verdict>,
+}
 
 impl Answer {
-    /// The request's number in its session.
+    /// The request's number in its session, from 1; what [`super::Control::fate`] asks for. 0 if it was never sent,
+    /// because the session was forgotten by the server or the client had stopped.
     pub fn number(&self) -> u64 {
-        todo!()
+        self.number
     }
+
     /// The session it belongs to.
     pub fn session(&self) -> SessionId {
-        todo!()
+        self.session
     }
 }
 
 impl Future for Answer {
     type Output = Verdict;
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Verdict> {
-        todo!()
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict> {
+        Pin::new(&mut self.receiver).poll(context).map(|outcome| outcome.unwrap_or(Verdict::Unknown))
     }
 }
 

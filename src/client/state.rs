@@ -1,4 +1,5 @@
-//! What a client shows of itself.
+//! What a client shows of itself: how it stands, and how it ended. Plain data; put together in `shared`.
+
 use crate::types::{Idle, InstanceId};
 
 /// How a client stands. Watch it with [`super::Client::watch`].
@@ -6,7 +7,7 @@ use crate::types::{Idle, InstanceId};
 pub struct State {
     /// Whether it has a server.
     pub connection: Connection,
-    /// Why the server lends nothing more, as last heard on this connection.
+    /// Why the server lends nothing more, as last heard on this connection; `None` while it lends, or nothing was heard.
     pub idle: Option<Idle>,
     /// Leases that are held and neither reported, released nor lost; those not yet taken from the client included.
     pub held: u32,
@@ -21,10 +22,10 @@ pub enum Connection {
     Connecting {
         /// Which attempt this is since the last connection, from 1.
         attempt: u64,
-        /// Why the one before failed.
+        /// Why the one before failed, or the last connection ended.
         last_error: Option<String>,
     },
-    /// It has one.
+    /// It has one, and its session is in force there.
     Connected {
         /// Its address, as it stands in the configuration.
         server: String,
@@ -35,7 +36,7 @@ pub enum Connection {
     Stopped(Stopped),
 }
 
-/// Why a client has stopped for good: there are no more leases, and reports are answered with
+/// Why a client has stopped for good: there are no more leases, and what is not answered yet resolves to
 /// [`super::Verdict::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
@@ -45,12 +46,15 @@ pub enum Stopped {
     /// Another connection introduced itself with this session: two processes use one session, which must not be.
     #[error("the session was taken over by another connection: {0}")]
     Superseded(String),
-    /// The server says that this client breaks the protocol.
+    /// The server says that this client breaks the protocol; reconnecting will not help.
     #[error("the server ended the connection for good: {0}")]
     Protocol(String),
-    /// Client and server have no version of the protocol in common.
+    /// Client and server have no version of the protocol in common; the text names both ranges.
     #[error("{0}")]
     Version(String),
+    /// The client's own thread ended without a reason it knows; its log or stderr may say more.
+    #[error("the client's thread ended unexpectedly")]
+    Crashed,
 }
 
 /// How closing went.
@@ -59,6 +63,6 @@ pub struct Closed {
     /// Numbers of the requests whose answer was not read in time, in order. Ask for their fate with
     /// [`super::Control::fate`].
     pub unanswered: Vec<u64>,
-    /// Whether the server heard the goodbye: then the session's leases have gone back, and it is forgotten.
+    /// Whether the server confirmed the goodbye: then the session's leases have gone back, and it is forgotten.
     pub said_goodbye: bool,
 }

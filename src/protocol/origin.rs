@@ -297,7 +297,7 @@ impl Cursor<'_> {
     /// Underscores may stand between digits, and zeros in front only of zeros.
     fn number(&mut self) -> Result<Option<u64>, OriginError> {
         let negative = self.take(b'-');
-        if !negative && self.take(b'+') || negative {
+        if negative || self.take(b'+') {
             self.skip_white_space();
         }
         let start = self.at;
