@@ -81,7 +81,11 @@ enum Command {
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::VerifyArguments),
     /// See the main job, end to end, with real processes and a killed server
+    #[command(after_help = demo::EXAMPLE)]
     Demo(demo::DemoArguments),
+    /// Be one process of the demo
+    #[command(hide = true, after_help = demo::PART_EXAMPLE)]
+    DemoPart(demo::PartArguments),
     /// Execute one run for a worker, and leave nothing of it behind
     #[command(hide = true, after_help = guard::EXAMPLE)]
     Guard(guard::GuardArguments),
@@ -126,10 +130,8 @@ fn run(common: CommonArguments, command: Command) -> Result<ExitCode, Complaint>
         Command::Wait(arguments) => wait::wait(arguments, servers()?)?,
         Command::Campaign(arguments) => campaign::campaign(arguments, servers()?)?,
         Command::Verify(arguments) => verify::verify(arguments)?,
-        Command::Demo(arguments) => {
-            demo::demo(arguments)?;
-            Exit::Ok
-        }
+        Command::Demo(arguments) => demo::demo(arguments)?,
+        Command::DemoPart(arguments) => demo::part(arguments)?,
         // Ends with the exit code of the run.
         Command::Guard(arguments) => return Ok(guard::guard(arguments)),
     };

@@ -90,6 +90,18 @@ pub fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether stderr is a terminal.
+pub fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Puts `line` in the place of the current line of a terminal's stderr; empty clears it.
+pub fn moving_line(line: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "\r{line}\x1b[K");
+    let _ = stderr.flush();
+}
+
 /// Whether `-q` was given.
 pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
