@@ -67,8 +67,6 @@ Example:
 
 /// The demo's campaign.
 const CAMPAIGN: &str = "percolation";
-/// Length of the leases: short, so that what a killed worker held goes out again soon.
-const LEASE: Duration = Duration::from_secs(4);
 /// How much is done when the server and a worker are killed, in percent.
 const KILL_AT_PERCENT: u64 = 40;
 /// How long the server stays away.
@@ -117,6 +115,9 @@ pub struct DemoArguments {
     /// Kill nothing
     #[arg(long)]
     no_kill: bool,
+    /// Length of the leases: short, so that what a killed worker held goes out again soon
+    #[arg(long, value_name = "D", default_value = "4s", value_parser = values::duration, hide = true)]
+    lease: Duration,
     /// Give up after this long
     #[arg(long, value_name = "D", default_value = "5m", value_parser = values::duration)]
     timeout: Duration,
@@ -153,8 +154,7 @@ async fn tell(arguments: &DemoArguments) -> Result<Exit, Complaint> {
     // Dropped in reverse: first the processes, then the directory.
     let workspace = Workspace::new(arguments.data_dir.as_deref())?;
     let work = Work { tasks: arguments.tasks, lattice: arguments.lattice };
-    let options = ["--lease", "4s", "--drain", "2s"].map(str::to_owned).to_vec();
-    let mut fleet = Fleet::new(workspace.path(), work, options)?;
+    let mut fleet = Fleet::new(workspace.path(), work, ["--drain", "2s"].map(str::to_owned).to_vec())?;
     let evidence = match run(arguments, &mut fleet).await {
         Ok(evidence) => evidence,
         Err(error) => {
@@ -251,7 +251,7 @@ async fn create(arguments: &DemoArguments, control: &Control) -> anyhow::Result<
         runs: arguments.runs,
         seed: Some(arguments.seed),
         order: Order::Even,
-        lease_ms: Some(values::milliseconds(LEASE)),
+        lease_ms: Some(values::milliseconds(arguments.lease)),
         timeout_ms: Some(limits::TIMEOUT_MS_DEFAULT),
         errors_max: Some(1),
         losses_max: None,

@@ -83,5 +83,9 @@ mod tests {
         let said: Vec<u64> = (0..=200).step_by(7).chain([200]).filter(|done| progress.plain(*done).is_some()).collect();
         assert_eq!(said, [21, 42, 63, 84, 105, 126, 140, 161, 182, 200]);
         assert!(progress.plain(200).is_none());
+        let mut progress = Progress { total: 200, moving: false, next_tenth: 1 };
+        let said: Vec<u64> =
+            [0, 130, 131, 139, 140].into_iter().filter(|done| progress.plain(*done).is_some()).collect();
+        assert_eq!(said, [130, 140], "tenths that were jumped over are not said later");
     }
 }
