@@ -358,9 +358,10 @@ fn judge(arguments: &DemoArguments, evidence: Evidence, started: Instant) -> Res
     output::data("")?;
     output::data(threshold_line(&picture.estimate))?;
     output::data(format!("digest     {} (SHA-256 of all results)", table.digest()))?;
-    std::fs::write(&arguments.svg, svg::draw(&picture))
-        .with_context(|| format!("cannot write {}", arguments.svg.display()))?;
-    output::data(format!("drawing    {}", absolute(&arguments.svg).display()))?;
+    let drawn = std::fs::write(&arguments.svg, svg::draw(&picture));
+    if drawn.is_ok() {
+        output::data(format!("drawing    {}", absolute(&arguments.svg).display()))?;
+    }
     if let Some(directory) = &arguments.data_dir {
         output::data(format!("data       {}", absolute(directory).display()))?;
     }
@@ -380,6 +381,7 @@ fn judge(arguments: &DemoArguments, evidence: Evidence, started: Instant) -> Res
             Complaint::new(Exit::Failed, error).hint("this is a bug in tenfold, or a damaged disk; please report it")
         );
     }
+    drawn.with_context(|| format!("all checks hold, but {} cannot be written", arguments.svg.display()))?;
     let seconds = started.elapsed().as_secs_f64();
     output::data(format!("All {} checks hold. {seconds:.0} s.", checks.len()))?;
     Ok(Exit::Ok)
