@@ -7,7 +7,7 @@
 //!
 //! Further rules, each of which has cost data where it was not kept: one writer; one batch and one flush a commit; no value above
 //! 4 KiB, and an alarm when the database spills into `blobs/`, which it never syncs; nothing is acknowledged and nothing is
-//! tried again after an error or a failed sync; a panic while opening is damage, not a crash.
+//! tried again after an error or a failed sync, not even by closing; a panic while opening is damage, not a crash.
 //!
 //! **Invariants.** A commit that returns `Ok` was synced after its last byte was written. A failed sync, also one in the
 //! background, fails every later commit of the process. Deliberately absent: temporary databases, compression, other trees.
@@ -73,6 +73,7 @@ impl SledStore {
     /// # Errors
     /// See [`SledError`].
     pub fn open(path: &Path) -> Result<Self, SledError> {
+        sync::check().map_err(SledError::NoSync)?;
         let database = open_database(path)?;
         let store = Self { database, blobs: path.join(BLOBS), failed: false };
         sync::prove(&File::open(path.join(MAIN_FILE))?).map_err(SledError::NoSync)?;
@@ -86,6 +87,15 @@ impl SledStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Ok(Some(_)) => Err(CommitFailure::Blobs),
             Err(error) => Err(CommitFailure::Store(format!("cannot look into {}: {error}", self.blobs.display()))),
+        }
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if self.failed {
+            // Closing would write and sync once more, after a failure, and may hang; the process is about to end anyway.
+            std::mem::forget(self.database.clone());
         }
     }
 }

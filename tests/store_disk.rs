@@ -1,0 +1,220 @@
+//! The store with the real coordinator on a real disk: many reports share one sync, every commit makes one before it returns,
+//! and a process that is killed leaves what it acknowledged.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command as Process, Stdio};
+
+use tenfold::coordinator::command::{ControlRequest, Hello, OriginAnswer, Output};
+use tenfold::coordinator::{Command, Options};
+use tenfold::store::{self, OpenError, Opened};
+use tenfold::types::{
+    CampaignId, CampaignSpec, ConnectionId, CreationId, InstanceId, Order, Outcome, Request, SessionId, TaskIndex,
+    Tasks, Tick, Want,
+};
+
+const CONNECTION: ConnectionId = ConnectionId(1);
+const INSTANCE: InstanceId = InstanceId([3; 16]);
+
+/// An open directory and what a pipeline does with it.
+struct Server {
+    opened: Opened,
+}
+
+impl Server {
+    fn open(path: &Path) -> Self {
+        let opened = store::open(path, "a test", INSTANCE, Options::default(), Tick(0)).unwrap();
+        let mut server = Self { opened };
+        server.apply(vec![Command::Boot]);
+        server
+    }
+
+    /// One group commit.
+    fn apply(&mut self, commands: Vec<Command>) -> Vec<Output> {
+        let Opened { ledger, coordinator, .. } = &mut self.opened;
+        let (mut changes, mut texts, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        for command in commands {
+            let step = coordinator.apply(Tick(0), command);
+            changes.extend(step.changes);
+            texts.extend(step.texts);
+            outputs.extend(step.outputs.into_iter().map(|(_, output)| output));
+        }
+        ledger.commit(&changes, &texts, coordinator).unwrap();
+        outputs
+    }
+
+    fn control(&mut self, request: ControlRequest) {
+        let outputs = self.apply(vec![Command::Control { connection: CONNECTION, id: 1, request }]);
+        assert!(matches!(&outputs[..], [Output::Control { .. }]), "{outputs:?}");
+    }
+
+    fn create(&mut self, tasks: Tasks, runs: u32) {
+        let spec = CampaignSpec {
+            name: "main".into(),
+            tasks,
+            runs,
+            seed: None,
+            order: Order::Lowest,
+            lease_ms: None,
+            timeout_ms: None,
+            errors_max: None,
+            losses_max: None,
+        };
+        self.control(ControlRequest::Create { creation: CREATION, spec });
+    }
+
+    fn origin(&mut self, done: Vec<(u64, u64)>) -> OriginAnswer {
+        let outputs = self.apply(vec![Command::Origin { connection: CONNECTION, done }]);
+        match outputs[..] {
+            [Output::Origin(answer)] => answer,
+            _ => panic!("{outputs:?}"),
+        }
+    }
+}
+
+const CREATION: CreationId = CreationId([8; 16]);
+
+#[test]
+fn what_a_server_knew_the_next_one_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::open(directory.path());
+    let keys: Vec<String> = (0..1_000).map(|index| format!("key {index}")).collect();
+    server.create(Tasks::Keys { count: 1_000 }, 10);
+    for (part, keys) in keys.chunks(400).enumerate() {
+        let from = part as u32 * 400;
+        server.control(ControlRequest::AddKeys { creation: CREATION, from, keys: keys.to_vec() });
+    }
+    server.control(ControlRequest::Seal { creation: CREATION });
+    for _ in 0..20 {
+        let OriginAnswer::Task(task) = server.origin(vec![]) else { panic!("there is work") };
+        server.origin(vec![(task, 2)]);
+    }
+    let view = server.opened.coordinator.durable_view();
+    assert!(view.len() > 10);
+    drop(server);
+
+    let opened = store::open(directory.path(), "a test", INSTANCE, Options::default(), Tick(0)).unwrap();
+    assert_eq!(opened.coordinator.durable_view(), view);
+    assert_eq!(opened.coordinator.summary().runs_done, 40);
+    assert_eq!(opened.texts.keys(CampaignId(1), TaskIndex(0), 1_000).unwrap(), keys);
+    assert!(!opened.recovery.fresh);
+    drop(opened);
+
+    let report = store::verify(directory.path()).unwrap();
+    assert_eq!(report.instance, INSTANCE);
+    let all = report.checked.join("\n");
+    for expected in ["journal records", "pages", "all 1000 keys", "the rows fit together", "`acked`"] {
+        assert!(all.contains(expected), "{expected} in:\n{all}");
+    }
+}
+
+#[test]
+fn many_reports_share_one_sync_and_every_commit_makes_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::open(directory.path());
+    server.create(Tasks::Range { first: 0, count: 5_000 }, 10);
+    let hello = Hello {
+        session: SessionId([5; 16]),
+        instance: InstanceId::NONE,
+        attempt: 1,
+        confirmed: 0,
+        name: "host:1".into(),
+    };
+    let want = Want { leases: 1_000, runs: 1, campaigns: vec![] };
+    let hello = Command::Hello { connection: CONNECTION, hello };
+    let outputs = server.apply(vec![hello, Command::Want { connection: CONNECTION, want }]);
+    let leases: Vec<_> = outputs
+        .iter()
+        .flat_map(|output| if let Output::Grants { grants, .. } = output { grants.clone() } else { vec![] })
+        .map(|grant| grant.lease)
+        .collect();
+    assert_eq!(leases.len(), 1_000);
+
+    let commands = leases.chunks(10).enumerate().map(|(part, leases)| {
+        let report = |lease: &_| Request::Report { lease: *lease, outcome: Outcome::Done { runs: 1 } };
+        let requests = leases.iter().map(report).collect();
+        Command::Requests { connection: CONNECTION, first: 1 + part as u64 * 10, confirmed: 0, requests }
+    });
+    let before = store::syncs();
+    server.apply(commands.collect());
+    let after = store::syncs();
+    assert_eq!(server.opened.coordinator.summary().runs_done, 1_000);
+    if cfg!(target_os = "linux") {
+        // Two: the batch and sled's manifest of it. Other tests of this file run at the same time and add theirs.
+        assert!(after > before, "one commit of 1,000 reports was synced");
+        assert!(after - before < 500, "and not once for each: {}", after - before);
+        for _ in 0..20 {
+            let before = store::syncs();
+            server.apply(vec![]);
+            assert!(store::syncs() > before, "an empty commit is synced too");
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_what_it_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0;
+    for lines in [1, 40, 7] {
+        let mut child = Process::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--ignored"])
+            .env(CHILD, directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut seen = 0;
+        for line in &mut output {
+            if let Some(number) = line.unwrap().strip_prefix("acknowledged ") {
+                acknowledged = number.parse().unwrap();
+                seen += 1;
+            }
+            if seen == lines {
+                break;
+            }
+        }
+        // Alive, it keeps everybody else out, and says so.
+        let error = store::open(directory.path(), "x", INSTANCE, Options::default(), Tick(0)).map(|_| ()).unwrap_err();
+        let holder = format!("process {}, a test", child.id());
+        assert!(matches!(&error, OpenError::InUse { holder: named, .. } if *named == holder), "{error}");
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for number in
+            output.map_while(Result::ok).filter_map(|line| Some(line.strip_prefix("acknowledged ")?.to_owned()))
+        {
+            acknowledged = number.parse().unwrap_or(acknowledged);
+        }
+        let opened = store::open(directory.path(), "a test", INSTANCE, Options::default(), Tick(0)).unwrap();
+        let found = opened.coordinator.summary().runs_done;
+        assert!((acknowledged..=acknowledged + 1).contains(&found), "{found} are there, {acknowledged} acknowledged");
+        opened.coordinator.check().unwrap();
+        drop(opened);
+        store::verify(directory.path()).unwrap();
+    }
+}
+
+/// Tells the child of a test what its directory is.
+const CHILD: &str = "TENFOLD_TEST_STORE";
+
+#[test]
+#[ignore = "runs as the child of another test"]
+fn child() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let mut server = Server::open(Path::new(&path));
+    if server.opened.recovery.fresh {
+        server.create(Tasks::Range { first: 0, count: 5 }, 1_000_000);
+    }
+    loop {
+        let OriginAnswer::Task(task) = server.origin(vec![]) else { panic!("there is work") };
+        server.origin(vec![(task, 1)]);
+        let done = server.opened.coordinator.summary().runs_done;
+        // The parent is gone when nobody reads.
+        if writeln!(std::io::stdout(), "acknowledged {done}").is_err() {
+            return;
+        }
+    }
+}
