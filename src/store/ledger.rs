@@ -137,6 +137,12 @@ impl Ledger {
         self.books.map.pages()
     }
 
+    /// Lets a test put a broken file in place of the one beside the database.
+    #[cfg(test)]
+    pub(super) fn replace_acked(&mut self, acked: AckedFile) {
+        self.acked = Some(acked);
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
         self.store.commit(batch)?;
         if let Some(acked) = &self.acked {

@@ -1,5 +1,7 @@
 //! Every record of a store is changed, removed, moved and doubled: each is an error that says where, and never a lower count.
 
+use super::super::codec;
+use super::super::convert::encode_row;
 use super::super::keys::{self, KINDS, Kind};
 use super::super::kv::Store;
 use super::super::recovery::recover;
@@ -64,7 +66,7 @@ fn every_missing_record_is_noticed() {
     for key in records.keys() {
         let mut damaged = records.clone();
         damaged.remove(key);
-        assert!(look(damaged).is_err(), "without {}", super::super::codec::hex(key));
+        assert!(look(damaged).is_err(), "without {}", codec::hex(key));
     }
     // All of one kind.
     for kind in KINDS {
@@ -81,7 +83,7 @@ fn every_shortened_record_is_noticed() {
         for length in [0, 1, 15, 16, value.len() - 1] {
             let mut damaged = records.clone();
             damaged.insert(key.clone(), value[..length].to_vec());
-            assert!(look(damaged).is_err(), "{} cut to {length}", super::super::codec::hex(key));
+            assert!(look(damaged).is_err(), "{} cut to {length}", codec::hex(key));
         }
     }
 }
@@ -129,6 +131,37 @@ fn a_page_of_a_later_time_is_noticed() {
     mixed.insert(newer.0.clone(), newer.1.clone());
     let error = look(mixed).unwrap_err();
     assert!(error.contains("but the journal ends at"), "{error}");
+}
+
+#[test]
+fn a_page_that_must_not_be_there_is_noticed_though_the_number_is_right() {
+    let (mut records, _) = small();
+    let page = records.keys().find(|key| Kind::of(key) == Some(Kind::Page)).unwrap().clone();
+    records.remove(&page);
+    let mut payload = Vec::new();
+    encode_row(&Row::Task(CampaignId(1), TaskIndex(128), TaskRow { done: 1, extra: 0, issued: 0 }), &mut payload);
+    let key = keys::page(keys::Place { table: keys::Table::Tasks, campaign: 1, number: 1 });
+    records.insert(key.clone(), codec::seal(&key, 1, &payload));
+    let error = look(records).unwrap_err();
+    assert!(error.contains("not in the map"), "{error}");
+}
+
+#[test]
+fn rows_of_another_page_are_noticed() {
+    let (records, _) = small();
+    let key = keys::page(keys::Place { table: keys::Table::Tasks, campaign: 1, number: 0 });
+    let row = |task| Row::Task(CampaignId(1), TaskIndex(task), TaskRow { done: 1, extra: 0, issued: 0 });
+    // Another page's, twice the same, out of order, none.
+    for tasks in [&[128][..], &[1, 1], &[2, 1], &[]] {
+        let mut payload = Vec::new();
+        for task in tasks {
+            encode_row(&row(*task), &mut payload);
+        }
+        let mut damaged = records.clone();
+        assert!(damaged.insert(key.clone(), codec::seal(&key, 1, &payload)).is_some());
+        let error = look(damaged).unwrap_err();
+        assert!(error.contains("rows that are not its own"), "{error}");
+    }
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::super::acked::AckedFile;
+use super::super::acked::{self, Acked, AckedFile};
 use super::super::directory::{self, Ready, back_up};
-use super::super::kv::{Batch, Store};
+use super::super::kv::{Batch, CommitError, CommitFailure, Store};
 use super::super::migrate::MIGRATIONS;
 use super::super::open::{Found, find};
 use super::super::sled::SledStore;
@@ -71,6 +71,8 @@ fn a_directory_is_made_and_found_again() {
             let before = super::super::syncs();
             ledger.commit(&changes, &[], &model).unwrap();
             assert!(!cfg!(target_os = "linux") || super::super::syncs() > before);
+            let acked = acked::read(&path.join("acked")).unwrap();
+            assert_eq!(acked, Acked::Number { instance: INSTANCE, sequence: ledger.sequence() });
         }
         let sequence = ledger.sequence();
         drop(ledger);
@@ -205,6 +207,19 @@ fn a_database_that_lost_its_end_is_refused() {
     for error in [refusal(directory.path()), verify_rows(directory.path(), &mut RowMap::default()).unwrap_err()] {
         assert!(matches!(&error, OpenError::Damaged { what, .. } if what.contains("1000 was acknowledged")), "{error}");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_taken_after_the_file_beside_the_database_failed() {
+    let directory = tempfile::tempdir().unwrap();
+    // A device that takes nothing.
+    let (mut ledger, ..) = open_directory(directory.path());
+    ledger.replace_acked(AckedFile::open(Path::new("/dev/full")).unwrap());
+    let error = ledger.commit(&[], &[], &RowMap::default()).unwrap_err();
+    assert!(matches!(error, CommitError::Unknown { cause: CommitFailure::Acked(_) }), "{error}");
+    let error = ledger.commit(&[], &[], &RowMap::default()).unwrap_err();
+    assert_eq!(error, CommitError::NotApplied { cause: CommitFailure::Earlier });
 }
 
 #[test]
