@@ -25,7 +25,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Verdict;
-use crate::types::{InstanceId, LeaseId, Refusal, Request, SessionId};
+use crate::types::{InstanceId, LeaseId, LossReason, Refusal, Request, SessionId};
 
 /// The server said what cannot be; the connection is to be dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +81,7 @@ pub(super) struct Forgotten<L, W> {
 struct Held<L> {
     lease: L,
     handed_out: bool,
-    lost: bool,
+    lost: Option<LossReason>,
 }
 
 #[derive(Debug)]
@@ -213,7 +213,7 @@ impl<L: Clone, W> Inflight<L, W> {
     /// introduced on the same connection.
     pub(super) fn forget(&mut self, successor: SessionId) -> Forgotten<L, W> {
         let waiters = self.unanswered.drain(..).map(|unanswered| unanswered.waiter).collect();
-        let lost = self.held.drain().filter(|(_, held)| held.handed_out && !held.lost);
+        let lost = self.held.drain().filter(|(_, held)| held.handed_out && held.lost.is_none());
         let forgotten = Forgotten { waiters, lost: lost.map(|(_, held)| held.lease).collect() };
         let (attempt, phase) = (self.attempt, std::mem::replace(&mut self.phase, Phase::Offline));
         *self = Self { attempt, phase, ..Self::new(successor) };
@@ -240,7 +240,7 @@ impl<L: Clone, W> Inflight<L, W> {
             if self.ending.contains(&id) || self.held.contains_key(&id) {
                 continue;
             }
-            self.held.insert(id, Held { lease, handed_out: false, lost: false });
+            self.held.insert(id, Held { lease, handed_out: false, lost: None });
             self.healthy += 1;
             self.ready.push_back(id);
             fresh += 1;
@@ -267,21 +267,28 @@ impl<L: Clone, W> Inflight<L, W> {
         let seen = std::mem::take(seen);
         self.phase = Phase::Live;
         let unseen: Vec<LeaseId> = self.held.keys().filter(|lease| !seen.contains(lease)).copied().collect();
-        unseen.into_iter().filter_map(|lease| self.lost(lease)).collect()
+        let told = unseen.into_iter().filter_map(|lease| self.mark_lost(lease, LossReason::Expired)).collect();
+        self.held.retain(|_, held| held.handed_out || held.lost.is_none());
+        told
     }
 
-    /// A lease is no longer worth working on. Returns it if it is in the caller's hands and was healthy so far.
-    pub(super) fn lost(&mut self, lease: LeaseId) -> Option<L> {
-        let held = self.held.get_mut(&lease)?;
-        if held.lost {
-            return None;
+    /// A lease is no longer worth working on. Returns it if it is in the caller's hands and was healthy so far; if nobody
+    /// has taken it, it vanishes.
+    pub(super) fn lost(&mut self, lease: LeaseId, reason: LossReason, waiter: W) -> Option<L> {
+        let told = self.mark_lost(lease, reason);
+        if self.held.get(&lease).is_some_and(|held| !held.handed_out) {
+            self.abandon(lease, waiter);
         }
-        held.lost = true;
+        told
+    }
+
+    fn mark_lost(&mut self, lease: LeaseId, reason: LossReason) -> Option<L> {
+        let held = self.held.get_mut(&lease).filter(|held| held.lost.is_none())?;
+        held.lost = Some(reason);
         self.healthy -= 1;
         if held.handed_out {
             return Some(held.lease.clone());
         }
-        self.held.remove(&lease);
         self.ready.retain(|ready| *ready != lease);
         None
     }
@@ -299,23 +306,29 @@ impl<L: Clone, W> Inflight<L, W> {
     /// The lease is not held: the waiter comes back.
     pub(super) fn queue(&mut self, lease: LeaseId, request: Request, waiter: W) -> Result<u64, W> {
         let Some(held) = self.held.remove(&lease) else { return Err(waiter) };
-        self.healthy -= u32::from(!held.lost);
+        self.healthy -= u32::from(held.lost.is_none());
+        if !held.handed_out {
+            self.ready.retain(|ready| *ready != lease);
+        }
         self.ending.insert(lease);
         let number = self.next_number();
         self.unanswered.push_back(Unanswered { request, waiter });
         Ok(number)
     }
 
-    /// The caller let go of a lease without a word: it is released if that means anything to the server. Whether
+    /// The caller let go of a lease without a word: it is released, unless it has ended on the server already. Whether
     /// something was queued.
     pub(super) fn abandon(&mut self, lease: LeaseId, waiter: W) -> bool {
-        match self.held.get(&lease) {
-            Some(held) if held.lost => {
+        let Some(held) = self.held.get(&lease) else { return false };
+        match held.lost {
+            // There, these are held still, and take room in the window.
+            None | Some(LossReason::Cancelled | LossReason::DoneElsewhere) => {
+                self.queue(lease, Request::Release { lease }, waiter).is_ok()
+            }
+            Some(LossReason::Expired | LossReason::TimedOut | LossReason::Gone) => {
                 self.held.remove(&lease);
                 false
             }
-            Some(_) => self.queue(lease, Request::Release { lease }, waiter).is_ok(),
-            None => false,
         }
     }
 
@@ -522,13 +535,33 @@ mod tests {
     fn losses_are_told_once_and_unstarted_leases_vanish() {
         let mut book = holding(0..1);
         book.granted(grants([1, 2]), false).unwrap();
-        assert_eq!(book.lost(id(0)), Some(0));
-        assert_eq!(book.lost(id(0)), None);
-        assert_eq!(book.lost(id(1)), None);
-        assert_eq!(book.lost(id(99)), None);
+        let reason = LossReason::TimedOut;
+        assert_eq!(book.lost(id(0), reason, 9), Some(0));
+        assert_eq!(book.lost(id(0), reason, 9), None);
+        assert_eq!(book.lost(id(1), reason, 9), None);
+        assert_eq!(book.lost(id(99), reason, 9), None);
         assert_eq!(book.take(), Some(2));
         assert_eq!(book.take(), None);
-        assert_eq!(book.healthy(), 1);
+        assert_eq!((book.healthy(), book.unanswered()), (1, 0));
+    }
+
+    #[test]
+    fn leases_that_are_lost_but_not_ended_are_released() {
+        for (reason, released) in [
+            (LossReason::Expired, false),
+            (LossReason::TimedOut, false),
+            (LossReason::Gone, false),
+            (LossReason::Cancelled, true),
+            (LossReason::DoneElsewhere, true),
+        ] {
+            let mut book = holding(0..1);
+            book.granted(grants([1]), false).unwrap();
+            assert_eq!(book.lost(id(1), reason, 9), None);
+            assert_eq!(book.unanswered(), usize::from(released), "nobody has taken it: {reason:?}");
+            assert_eq!(book.lost(id(0), reason, 9), Some(0));
+            assert_eq!(book.abandon(id(0), 9), released, "{reason:?}");
+            assert_eq!((book.healthy(), book.take()), (0, None));
+        }
     }
 
     #[test]
@@ -549,7 +582,7 @@ mod tests {
         book.granted(grants([8]), false).unwrap();
         report(&mut book, 0..1);
         assert!(book.next_batch(1).is_some());
-        assert_eq!(book.lost(id(1)), Some(1));
+        assert_eq!(book.lost(id(1), LossReason::Expired, 9), Some(1));
         book.disconnected();
         assert_eq!(book.greet(), 2);
         let successor = SessionId([3; 16]);

@@ -332,7 +332,7 @@ impl<'run> Session<'run> {
             }
             ServerMessage::Lost { leases } => {
                 for (lease, reason) in leases.into_iter().map(<(LeaseId, LossReason)>::from) {
-                    if let Some(body) = self.shared.lock().inflight.lost(lease) {
+                    if let Some(body) = self.shared.lock().inflight.lost(lease, reason, None) {
                         tell_lost(&body, reason);
                     }
                 }
@@ -389,7 +389,6 @@ impl<'run> Session<'run> {
         if self.introduction.is_none() || self.shared.lock().inflight.instance() == InstanceId::NONE {
             return Err(Breach::OutOfPlace { what: "an unknown session" }.into());
         }
-        tracing::warn!(server = %self.server, "the server does not know the session; a new one begins");
         self.forget()?;
         self.introduce()
     }
@@ -397,6 +396,10 @@ impl<'run> Session<'run> {
     fn forget(&self) -> Result<(), End> {
         let successor = random::id().map_err(|error| End::Retry(format!("no random numbers: {error}")))?;
         let forgotten = self.shared.lock().inflight.forget(SessionId(successor));
+        let (unanswered, lost) = (forgotten.waiters.len(), forgotten.lost.len());
+        if unanswered + lost > 0 {
+            tracing::warn!(server = %self.server, unanswered, lost, "the server does not know the session any more");
+        }
         self.shared.forgotten(forgotten);
         Ok(())
     }

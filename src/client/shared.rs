@@ -137,10 +137,8 @@ impl Shared {
 
     pub(super) fn set_want(&self, want: Want) {
         let mut book = self.lock();
-        if book.want.campaigns != want.campaigns {
-            // What the server said was about other campaigns.
-            book.idle = None;
-        }
+        // What the server said was about another window; it says it again if it still holds.
+        book.idle = None;
         book.want = want;
         book.want_changed = true;
         drop(book);
