@@ -429,6 +429,7 @@ fn vectors() -> Vec<(Sent, &'static str)> {
         answer(WireAnswer::Fate(WireFate::Refused(WireReason::Ended)), "07 01 04 01 01"),
         answer(WireAnswer::Fate(WireFate::NotReceived), "07 01 04 02"),
         answer(WireAnswer::Fate(WireFate::UnknownSession), "07 01 04 03"),
+        answer(WireAnswer::Fate(WireFate::Confirmed), "07 01 04 04"),
         failed(WireFailure::NotFound, 0, "07 01 05 00 00 00"),
         failed(WireFailure::Exists, 0, "07 01 05 01 00 00"),
         failed(WireFailure::State, 0, "07 01 05 02 00 00"),
@@ -482,7 +483,7 @@ fn no_variant_is_left_out() {
         (false, &[], 9),
         (false, &[7, 1], 6),     // WireAnswer
         (false, &[7, 1, 5], 12), // WireFailure
-        (false, &[7, 1, 4], 4),  // WireFate
+        (false, &[7, 1, 4], 5),  // WireFate
         (false, &[5], 6),        // WireIdle
         (false, &[4, 1, 9], 5),  // WireLossReason
         (false, &[8], 6),        // WireClosing
