@@ -2,29 +2,13 @@
 
 mod server_support;
 
-use server_support::{Native, Rig, hello, patiently, spec};
+use server_support::{Rig, hello, patiently, spec};
 use tempfile::tempdir;
 use tenfold::protocol::codec;
 use tenfold::protocol::messages::{
-    ClientMessage, ServerMessage, WireAnswer, WireClosing, WireControl, WireFailure, WireFate, WireRequest, WireSpec,
-    WireTasks,
+    ClientMessage, ServerMessage, WireAnswer, WireClosing, WireControl, WireFailure, WireFate, WireRequest,
 };
 use tokio::io::AsyncWriteExt;
-
-/// Creates a campaign of the tasks with these keys.
-async fn create_with_keys(peer: &mut Native, name: &str, keys: &[String]) {
-    let creation = [9; 16];
-    let tasks = WireTasks::Keys { count: keys.len() as u32 };
-    peer.ask(WireControl::Create { creation, spec: WireSpec { tasks, ..spec(name, 1, 1) } }).await;
-    let mut from = 0;
-    for keys in keys.chunks(100) {
-        let answer = peer.ask(WireControl::AddKeys { creation, from, keys: keys.to_vec() }).await;
-        from += keys.len() as u32;
-        assert!(matches!(answer, WireAnswer::Creation { added, .. } if added == from), "{answer:?}");
-    }
-    let answer = peer.ask(WireControl::Seal { creation }).await;
-    assert!(matches!(answer, WireAnswer::Creation { sealed: true, .. }), "{answer:?}");
-}
 
 #[tokio::test]
 async fn work_is_lent_reported_answered_and_counted() {
@@ -50,7 +34,7 @@ async fn keys_travel_with_grants_and_counts() {
     let rig = Rig::start(&directory, |_| ()).await;
     let mut control = rig.control().await;
     let keys: Vec<String> = (0..250).map(|number| format!("key {number} ä")).collect();
-    create_with_keys(&mut control, "keyed", &keys).await;
+    control.create_with_keys("keyed", &keys).await;
     let mut worker = rig.session(1).await;
     worker.want(200).await;
     let mut seen = Vec::new();
@@ -70,7 +54,7 @@ async fn counts_with_long_keys_are_paged_without_a_gap() {
     let rig = Rig::start(&directory, |_| ()).await;
     let mut control = rig.control().await;
     let keys: Vec<String> = (0..1_200).map(|number| format!("{number:01000}")).collect();
-    create_with_keys(&mut control, "long", &keys).await;
+    control.create_with_keys("long", &keys).await;
     let (mut from, mut seen) = (Some(0), Vec::new());
     let mut pages = 0;
     while let Some(index) = from {

@@ -127,7 +127,7 @@ async fn nonsense_closes_the_connection_and_counts_nothing_of_its_message() {
         let message = [START, text.as_bytes(), END].concat();
         assert_eq!(answers_until_closed(&rig, &message).await, [0; 0], "{text}");
     }
-    let endless = [START, &[b' '; 70_000][..]].concat();
+    let endless = [START, &vec![b' '; 70_000]].concat();
     assert_eq!(answers_until_closed(&rig, &endless).await, [0; 0]);
     assert_eq!(done(&mut control).await, [0]);
     // What came before the nonsense stands, and is answered.

@@ -125,7 +125,7 @@ async fn a_directory_in_use_is_refused_and_named() {
     let rig = Rig::start(&directory, |_| ()).await;
     let Err(error) = Server::start(config(&directory)).await else { panic!("two servers on one directory") };
     assert!(
-        matches!(&error, StartError::Open(OpenError::InUse { holder, .. }) if holder.contains("process")),
+        matches!(&error, StartError::Open(OpenError::InUse { holder, .. }) if holder.contains("tenfold serve")),
         "{error}"
     );
     rig.control().await.ask(WireControl::Status { campaign: None, from: 0 }).await;
@@ -155,7 +155,9 @@ async fn it_listens_on_every_address_and_says_what_it_recovered() {
     assert_eq!(server.addresses().len(), 2);
     assert_ne!(server.addresses()[0], server.addresses()[1]);
     assert_eq!(server.exposed().count(), 0);
-    drop(server);
+    let (stops, receiver) = tokio::sync::mpsc::channel(1);
+    stops.send(()).await.unwrap();
+    assert_eq!(patiently("the stop", server.run(receiver)).await, Ok(Stopped::Drained));
 
     let rig = Rig::start(&directory, |_| ()).await;
     rig.control().await.create(spec("c", 10, 1)).await;

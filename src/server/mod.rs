@@ -59,6 +59,8 @@ use crate::coordinator::{self, Change, Coordinator, Summary};
 use crate::store::{self, CommitError, Ledger, OpenError, Recovery};
 use crate::types::{InstanceId, Tick};
 
+/// What whoever finds the data directory in use is told about its holder, besides the process.
+const HOLDER: &str = "tenfold serve";
 /// After the drain: how long sessions have to write what is left and say goodbye.
 const PARTING: Duration = Duration::from_secs(5);
 /// When told to stop at once: how long the present commit may take; afterwards the thread is left behind, which is as
@@ -328,14 +330,13 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
     getrandom::fill(&mut fresh_instance.0).map_err(|error| system("no random bytes", &error))?;
     let mut clock = Clock::start();
     let now = clock.look().now;
-    let holder = format!("tenfold serve, process {}", std::process::id());
     let options = coordinator::Options {
         lease_ms: config.lease_ms,
         origin_campaign: config.origin_campaign.clone(),
         ..coordinator::Options::default()
     };
     let store::Opened { ledger, texts, coordinator, instance, recovery } =
-        store::open(&config.data_dir, &holder, fresh_instance, options, now)?;
+        store::open(&config.data_dir, HOLDER, fresh_instance, options, now)?;
 
     let (inbox, receiver) = inbox(config.bounds.inbox, config.bounds.connections);
     let (drained_sender, drained) = watch::channel(Drained::default());

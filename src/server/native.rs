@@ -263,7 +263,7 @@ impl Writer<'_> {
                 match error {
                     TextError::Missing { .. } => tracing::info!("a grant has no key any more: {error}"),
                     TextError::Damaged { .. } | TextError::Store(_) => {
-                        tracing::error!("a grant's key cannot be read: {error}")
+                        tracing::error!("a grant's key cannot be read: {error}");
                     }
                 }
                 LastMessage(ServerMessage::Closing { code, text: format!("a grant cannot be sent: {error}") })

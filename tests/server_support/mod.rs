@@ -69,26 +69,17 @@ impl Rig {
     }
 
     pub async fn raw(&self) -> Raw {
-        Raw(TcpStream::connect(self.address).await.unwrap())
+        raw(self.address).await
     }
 
     /// A native peer that has said nothing after the prefaces.
     pub async fn silent(&self) -> Native {
-        let mut raw = self.raw().await;
-        raw.send(&frame::client_preface(VERSIONS)).await;
-        let mut preface = [0; frame::SERVER_PREFACE_BYTES];
-        patiently("the preface", raw.0.read_exact(&mut preface)).await.unwrap();
-        assert_eq!(ServerPreface::read(&preface).unwrap().unwrap().chosen, Some(1));
-        Native { stream: raw.0, decoder: Decoder::new(1 << 20) }
+        self.raw().await.native().await
     }
 
     /// A native peer without a session.
     pub async fn control(&self) -> Native {
-        let mut peer = self.silent().await;
-        peer.send(&ClientMessage::Hello { token: String::new(), session: None }).await;
-        let welcome = peer.next().await;
-        assert!(matches!(welcome, ServerMessage::Welcome { resumed: false, leases: 0, .. }), "{welcome:?}");
-        peer
+        self.silent().await.control().await
     }
 
     /// A native peer with a new session.
@@ -128,7 +119,21 @@ pub fn spec(name: &str, tasks: u32, runs: u32) -> WireSpec {
 /// A peer that sends bytes.
 pub struct Raw(pub TcpStream);
 
+/// A peer of the server at `address` that has said nothing.
+pub async fn raw(address: SocketAddr) -> Raw {
+    Raw(TcpStream::connect(address).await.unwrap())
+}
+
 impl Raw {
+    /// A native peer that has said nothing after the prefaces.
+    pub async fn native(mut self) -> Native {
+        self.send(&frame::client_preface(VERSIONS)).await;
+        let mut preface = [0; frame::SERVER_PREFACE_BYTES];
+        patiently("the preface", self.0.read_exact(&mut preface)).await.unwrap();
+        assert_eq!(ServerPreface::read(&preface).unwrap().unwrap().chosen, Some(1));
+        Native { stream: self.0, decoder: Decoder::new(1 << 20) }
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         patiently("the peer to take bytes", self.0.write_all(bytes)).await.unwrap();
     }
@@ -149,10 +154,24 @@ pub struct Native {
 }
 
 impl Native {
+    /// Introduces itself without a session.
+    pub async fn control(mut self) -> Self {
+        self.send(&ClientMessage::Hello { token: String::new(), session: None }).await;
+        let welcome = self.next().await;
+        assert!(matches!(welcome, ServerMessage::Welcome { resumed: false, leases: 0, .. }), "{welcome:?}");
+        self
+    }
+
     pub async fn send(&mut self, message: &ClientMessage) {
         let mut bytes = Vec::new();
         codec::encode_client(message, &mut bytes).unwrap();
         self.send_bytes(&bytes).await;
+    }
+
+    pub async fn try_send(&mut self, message: &ClientMessage) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        codec::encode_client(message, &mut bytes).unwrap();
+        self.stream.write_all(&bytes).await
     }
 
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
@@ -216,6 +235,21 @@ impl Native {
         let creation = [spec.name.len() as u8; 16];
         let answer = self.ask(WireControl::Create { creation, spec }).await;
         assert!(matches!(answer, WireAnswer::Creation { existed: false, .. }), "{answer:?}");
+    }
+
+    /// Creates a campaign of the tasks with these keys, one run each.
+    pub async fn create_with_keys(&mut self, name: &str, keys: &[String]) {
+        let creation = [9; 16];
+        let tasks = WireTasks::Keys { count: keys.len() as u32 };
+        self.ask(WireControl::Create { creation, spec: WireSpec { tasks, ..spec(name, 1, 1) } }).await;
+        let mut from = 0;
+        for keys in keys.chunks(200) {
+            let answer = self.ask(WireControl::AddKeys { creation, from, keys: keys.to_vec() }).await;
+            from += keys.len() as u32;
+            assert!(matches!(answer, WireAnswer::Creation { added, .. } if added == from), "{answer:?}");
+        }
+        let answer = self.ask(WireControl::Seal { creation }).await;
+        assert!(matches!(answer, WireAnswer::Creation { sealed: true, .. }), "{answer:?}");
     }
 
     /// All counts of a campaign of a thousand tasks at most.
