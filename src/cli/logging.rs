@@ -3,17 +3,27 @@
 //! `TENFOLD_LOG` is a comma-separated list of levels, optionally each for a module: `warn`, `info,tenfold::server=debug`.
 //! A flag wins over it. A server logs what happens (info) unless told otherwise, every other command only what is wrong.
 
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::{Complaint, Exit};
 use super::options::{CommonArguments, Environment};
+use super::serve::LogFormat;
 
-/// Starts logging for the whole process.
-pub(crate) fn start(common: &CommonArguments, environment: &Environment, server: bool) -> Result<(), Complaint> {
-    let filter = filter(common.quiet, common.verbose, environment.log.as_deref(), server)?;
+/// Starts logging for the whole process; `server` says how the log of a server is to look, `None` that this is none.
+pub(crate) fn start(
+    common: &CommonArguments,
+    environment: &Environment,
+    server: Option<LogFormat>,
+) -> Result<(), Complaint> {
+    let filter = filter(common.quiet, common.verbose, environment.log.as_deref(), server.is_some())?;
     let lines = tracing_subscriber::fmt::layer().with_writer(anstream::stderr).with_target(false);
+    let lines = match server.unwrap_or_default() {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
     // A log that somebody started before this one is as good.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Ok(())

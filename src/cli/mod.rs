@@ -116,13 +116,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(common: CommonArguments, command: Command) -> Result<ExitCode, Complaint> {
     let environment = Environment::read();
-    logging::start(&common, &environment, matches!(command, Command::Serve(_)))?;
+    let server = if let Command::Serve(arguments) = &command { Some(arguments.log_format()) } else { None };
+    logging::start(&common, &environment, server)?;
     let servers = || common.servers(&environment);
     let exit = match command {
-        Command::Serve(arguments) => {
-            serve::serve(arguments)?;
-            Exit::Ok
-        }
+        Command::Serve(arguments) => serve::serve(arguments)?,
         Command::Create(arguments) => create::create(arguments, servers()?)?,
         Command::Work(arguments) => work::work(arguments, servers()?, common.verbose > 0)?,
         Command::Status(arguments) => status::status(arguments, servers()?)?,

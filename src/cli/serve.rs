@@ -1,14 +1,227 @@
-//! `tenfold serve`: not here yet.
+//! `tenfold serve`: runs the coordinator until it is told to stop.
+//!
+//! Settles what the command line left open, starts [`crate::server`], says on stderr what was recovered and where it
+//! listens, and turns SIGTERM and SIGINT into requests to stop. Deliberately absent: everything that decides about
+//! connections, work or counts. Tested by `tests/server_process.rs`, which runs the real program.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::exit::{Complaint, Exit};
+use super::output::{self, counted};
+use super::values;
+use crate::limits;
+use crate::server::{Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
+use crate::store::OpenError;
+
+const EXAMPLE: &str = "\
+SIGTERM or SIGINT stops it: nothing more is lent, reports are taken for --drain. A second one stops at once, which is \
+just as safe.
+
+Example:
+  tenfold serve --data-dir ./data --listen 127.0.0.1:65432";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Arguments of `tenfold serve`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tenfold serve --data-dir ./data")]
-pub struct ServeArguments {}
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct ServeArguments {
+    /// Where everything durable is kept; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Listen here; may be given several times. HOST is HOST:65432, port 0 takes a free one
+    #[arg(long, value_name = "HOST[:PORT]", default_value = "127.0.0.1:65432")]
+    listen: Vec<String>,
+    /// How long a lease lives without a sign of life, for campaigns that do not say
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    lease: Duration,
+    /// The campaign for clients of the origin's protocol [default: the only counted one]
+    #[arg(long, value_name = "NAME")]
+    origin_campaign: Option<String>,
+    /// Close connections of the origin's protocol that are silent for this long, but never under ten leases
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::duration)]
+    origin_idle: Duration,
+    /// When stopping, how long to wait for reports of what is lent
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    drain: Duration,
+    /// How log lines on stderr look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Write the addresses it listens on to this file, one a line, when it is ready; removed when it stops
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
 
-/// Serves.
+impl ServeArguments {
+    /// How its log lines are to look.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
+    fn config(&self) -> Result<Config, Complaint> {
+        let lease_ms = values::milliseconds(self.lease);
+        if !(limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX).contains(&lease_ms) {
+            let text = format!("--lease: a lease lasts {} ms to {} ms", limits::LEASE_MS_MIN, limits::LEASE_MS_MAX);
+            return Err(Complaint::new(Exit::Usage, text));
+        }
+        Ok(Config {
+            listen: self.listen.clone(),
+            lease_ms,
+            origin_campaign: self.origin_campaign.clone(),
+            origin_idle: self.origin_idle,
+            drain: self.drain,
+            ..Config::new(&self.data_dir)
+        })
+    }
+}
+
+/// Serves until stopped by a signal.
 ///
 /// # Errors
-/// Always.
-pub fn serve(_arguments: ServeArguments) -> anyhow::Result<()> {
-    anyhow::bail!("this build cannot serve yet")
+/// It could not start, or could not keep its word any more; what was answered is durable in any case.
+pub fn serve(arguments: ServeArguments) -> Result<Exit, Complaint> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tenfold-session")
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve_in_runtime(&arguments))
+}
+
+async fn serve_in_runtime(arguments: &ServeArguments) -> Result<Exit, Complaint> {
+    // Signals count from here on, so that one that comes while the data is recovered is not lost.
+    let stops = stop_signals().context("cannot receive signals")?;
+    let server = Server::start(arguments.config()?).await.map_err(complaint)?;
+    arm_panic_hook(Fatal::end_process());
+    say_recovered(&arguments.data_dir, server.recovered());
+    for address in server.exposed() {
+        output::warning(format!(
+            "other machines may reach {address}: whoever does may work, report, and remove campaigns; \
+             nobody is asked for a password"
+        ));
+    }
+    for address in server.addresses() {
+        output::note(format!("listening on {address}"));
+    }
+    if let Some(path) = &arguments.ready_file {
+        write_ready_file(path, &server).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let stopped = server.run(stops).await;
+    if let Some(path) = &arguments.ready_file {
+        // It is only a note for whoever started this; the next start replaces it.
+        let _ = std::fs::remove_file(path);
+    }
+    match stopped {
+        Ok(Stopped::Drained) => output::note("stopped; everything that was answered is durable"),
+        Ok(Stopped::AtOnce) => output::note("stopped at once; everything that was answered is durable"),
+        Err(error @ ServeError::PipelineEnded) => return Err(Complaint::new(Exit::Failed, error)),
+    }
+    Ok(Exit::Ok)
+}
+
+/// Every SIGTERM and SIGINT, as a request to stop.
+fn stop_signals() -> io::Result<mpsc::Receiver<()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // Two are enough; a third has nothing to add.
+            let _ = sender.try_send(());
+        }
+    });
+    Ok(receiver)
+}
+
+fn say_recovered(data_dir: &Path, recovered: &Recovered) {
+    let Recovered { recovery, summary, instance } = recovered;
+    let data_dir = data_dir.display();
+    if recovery.fresh {
+        output::note(format!("new data directory {data_dir}, instance {instance}"));
+    } else {
+        output::note(format!(
+            "recovered {data_dir}: {}, {}, {} done, {}, {}",
+            counted(summary.campaigns as u64, "campaign"),
+            counted(summary.tasks, "task"),
+            counted(summary.runs_done, "run"),
+            counted(summary.sessions as u64, "session"),
+            counted(summary.leases as u64, "lease"),
+        ));
+        output::note(format!(
+            "  read {} of {} and {} of {}, instance {instance}",
+            counted(recovery.pages, "page"),
+            counted(recovery.page_bytes, "byte"),
+            counted(recovery.journal_records, "journal record"),
+            counted(recovery.journal_bytes, "byte"),
+        ));
+    }
+    for note in &recovery.notes {
+        output::note(format!("  {note}"));
+    }
+}
+
+/// Written beside its place and renamed, so that whoever waits for it never reads half of it.
+fn write_ready_file(path: &Path, server: &Server) -> io::Result<()> {
+    let lines: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    std::fs::write(&beside, lines.join("\n") + "\n")?;
+    std::fs::rename(&beside, path)
+}
+
+/// Why it did not start, with what to do about it.
+fn complaint(error: StartError) -> Complaint {
+    let text = error.to_string();
+    match error {
+        StartError::Open(OpenError::InUse { .. }) => Complaint::new(Exit::Conflict, text)
+            .hint("stop the server that has it, or give another directory with --data-dir"),
+        StartError::Open(OpenError::NewerFormat { .. }) => {
+            Complaint::new(Exit::Failed, text).hint("use the newer version of tenfold that wrote it")
+        }
+        StartError::Open(OpenError::Damaged { .. }) => Complaint::new(Exit::Failed, text)
+            .hint("keep a copy of the directory, look at it with tenfold verify, restore a backup"),
+        StartError::Open(OpenError::NotOurs { .. }) => {
+            Complaint::new(Exit::Failed, text).hint("give an empty directory, or one that does not exist yet")
+        }
+        StartError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            Complaint::new(Exit::Failed, text).hint("something listens there already: choose another with --listen")
+        }
+        StartError::Open(OpenError::Io { .. } | OpenError::Store { .. })
+        | StartError::Listen { .. }
+        | StartError::Boot(_)
+        | StartError::System(_) => Complaint::new(Exit::Failed, text),
+    }
+}
+
+/// Every connection is a file; the usual soft limit is far below what the server may hold.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let wanted = limits::CONNECTIONS_MAX as u64 + 1_024;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        let raised = setrlimit(Resource::Nofile, limit);
+        if raised.is_err() || limit.current.is_some_and(|current| current < wanted) {
+            tracing::info!("this process may open few files, so it can hold fewer connections than {wanted}");
+        }
+    }
 }
