@@ -7,6 +7,8 @@
 use std::fmt;
 use std::io;
 
+use crate::store::OpenError;
+
 /// What the exit code of a command means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -78,6 +80,25 @@ impl From<anyhow::Error> for Complaint {
             return Self { exit: Exit::Ok, error: None, hint: None };
         }
         Self { exit: Exit::Failed, error: Some(error), hint: None }
+    }
+}
+
+/// A data directory cannot be opened: why, and what to do.
+impl From<OpenError> for Complaint {
+    fn from(error: OpenError) -> Self {
+        let (exit, hint) = match &error {
+            OpenError::InUse { .. } => (Exit::Conflict, Some("stop that server first, or choose another --data-dir")),
+            OpenError::NewerFormat { .. } => (Exit::Failed, Some("nothing was touched; use the newer tenfold")),
+            OpenError::Damaged { .. } => {
+                (Exit::Failed, Some("restore a backup, and keep the damaged directory: do not delete anything in it"))
+            }
+            OpenError::NotOurs { .. } => (Exit::Failed, Some("nothing was touched; choose another --data-dir")),
+            OpenError::Store { .. } => {
+                (Exit::Failed, Some("what was durable is safe; look at the disk, then try again"))
+            }
+            OpenError::Io { .. } => (Exit::Failed, None),
+        };
+        Self { exit, error: Some(error.into()), hint: hint.map(str::to_owned) }
     }
 }
 

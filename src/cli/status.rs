@@ -48,7 +48,11 @@ pub(crate) fn status(arguments: StatusArguments, servers: Vec<String>) -> Result
         return control::block_on(watch(&arguments, &control))?;
     }
     let campaigns = control::block_on(control.status(arguments.name.as_deref()))??;
-    output::data(show(&arguments, &campaigns)?)?;
+    if campaigns.is_empty() && !arguments.json {
+        output::note("no campaigns yet; tenfold create makes one");
+    } else {
+        output::data(show(&arguments, &campaigns)?)?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -93,7 +97,6 @@ fn show(arguments: &StatusArguments, campaigns: &[CampaignStatus]) -> Result<Str
     }
     Ok(match (&arguments.name, campaigns) {
         (Some(_), [campaign]) => details(campaign),
-        (_, []) => "no campaigns yet; tenfold create makes one".to_owned(),
         (_, campaigns) => table(campaigns),
     })
 }
@@ -121,7 +124,9 @@ pub(crate) fn table(campaigns: &[CampaignStatus]) -> String {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    // Every cell is padded by one space: the first column's is in the way of `cut` and `awk`.
+    let lines = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// One campaign as one line: for logs.
