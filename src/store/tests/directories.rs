@@ -231,6 +231,8 @@ fn data_in_blobs_is_an_alarm() {
     fs::write(blobs.join("1"), "spilled").unwrap();
     let error = ledger.commit(&[], &[], &model).unwrap_err();
     assert!(error.to_string().contains("blobs"), "{error}");
+    let acked = acked::read(&directory.path().join("acked")).unwrap();
+    assert_eq!(acked, Acked::Number { instance: INSTANCE, sequence: 0 }, "what failed was never acknowledged");
     assert!(ledger.commit(&[], &[], &model).is_err());
 }
 
