@@ -150,11 +150,14 @@ impl PageMap {
     pub(super) fn within(&self, pages: &Range<Place>) -> Vec<Place> {
         let first = Place { number: pages.start.number / PAGES_PER_MAP, ..pages.start };
         let rows = self.rows.range(first..=Place { number: pages.end.number / PAGES_PER_MAP, ..pages.end });
-        let found = rows.flat_map(|(row, _)| {
+        let mut found = Vec::new();
+        for (row, bits) in rows {
             let start = row.number.saturating_mul(PAGES_PER_MAP);
-            (start..=start.saturating_add(PAGES_PER_MAP - 1)).map(|number| Place { number, ..*row })
-        });
-        found.filter(|page| pages.contains(page) && self.contains(*page)).collect()
+            let bits = bits.iter().flat_map(|byte| (0..8).map(move |bit| byte & (1 << bit) != 0));
+            let stored = (start..).zip(bits).filter(|(_, stored)| *stored);
+            found.extend(stored.map(|(number, _)| Place { number, ..*row }).filter(|page| pages.contains(page)));
+        }
+        found
     }
 
     /// The rows of the map that differ from what is stored, each with its new bits or `None` if it is gone; from then on they

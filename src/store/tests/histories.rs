@@ -10,7 +10,7 @@ use super::*;
 
 #[test]
 fn what_was_acknowledged_is_found_again_after_every_commit() {
-    for seed in 0..30 {
+    for seed in 0..15 {
         let mut chance = Chance(seed);
         let store = MemoryStore::default();
         let (mut ledger, _, _, mut model) = open(&store).unwrap();
@@ -34,7 +34,7 @@ fn what_was_acknowledged_is_found_again_after_every_commit() {
 
 #[test]
 fn a_failed_commit_is_there_as_a_whole_or_not_at_all() {
-    for seed in 0..150 {
+    for seed in 0..100 {
         let mut chance = Chance(1_000 + seed);
         let store = MemoryStore::default();
         let (mut ledger, _, _, mut acked) = open(&store).unwrap();
