@@ -540,6 +540,11 @@ fn a_session_of_another_data_directory_or_a_forgotten_one_is_unknown() {
     let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
     world.done(1, 1, lease, 1);
     world.disconnect(1);
+    assert_eq!(
+        world.hello(4, 1, 2, InstanceId([8; 16])),
+        unknown(4),
+        "known here, but the client means another directory"
+    );
     world.pass(4_999);
     assert!(matches!(world.hello(2, 1, 2, INSTANCE)[0].1, Output::Welcome { resumed: true, through: 1, .. }));
     world.disconnect(2);
