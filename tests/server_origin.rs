@@ -2,6 +2,8 @@
 
 mod server_support;
 
+use std::time::Duration;
+
 use server_support::{Native, Origin, Rig, spec};
 use tempfile::tempdir;
 use tenfold::protocol::origin::{END, START, encode_message};
@@ -143,6 +145,10 @@ async fn a_connection_that_begins_with_something_else_is_closed() {
     let mut peer = rig.raw().await;
     peer.send(b"hello?").await;
     assert_eq!(peer.rest().await, b"");
+    let rig = Rig::start(&tempdir().unwrap(), |config| config.bounds.handshake = Duration::from_millis(30)).await;
+    let mut slow = rig.raw().await;
+    slow.send(&START[..3]).await;
+    assert_eq!(slow.rest().await, b"", "the first message has the time of a handshake");
 }
 
 #[tokio::test]
@@ -150,7 +156,7 @@ async fn a_silent_connection_is_closed_in_the_end() {
     let directory = tempdir().unwrap();
     let rig = Rig::start(&directory, |config| {
         config.lease_ms = 3;
-        config.origin_idle = std::time::Duration::ZERO;
+        config.origin_idle = Duration::ZERO;
     })
     .await;
     let mut peer = rig.origin().await;

@@ -258,6 +258,45 @@ async fn a_grant_that_never_arrived_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_panic_in_the_pipeline_ends_the_process() {
+    let directory = tempdir().unwrap();
+    let (process, mut worker, lease, _) = worker_before("panic:requests", &directory).await;
+    worker.report(1, lease).await;
+    assert_eq!(worker.next_or_end().await, None);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(1));
+    assert!(said.iter().any(|line| line.contains("tenfold-pipeline panicked")), "{said:?}");
+    let process = Process::start(serve(&directory));
+    assert_eq!(process.control().await.counts("c").await[0].done, 0);
+}
+
+#[tokio::test]
+async fn without_file_descriptors_it_waits_and_goes_on() {
+    let directory = tempdir().unwrap();
+    let plain = serve(&directory);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 50; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    let mut process = Process::start(limited);
+    let mut peers = Vec::new();
+    for _ in 0..60 {
+        peers.push(raw(process.address).await);
+    }
+    let mut line = String::new();
+    while !line.contains("cannot accept connections") {
+        line.clear();
+        assert_ne!(process.stderr.read_line(&mut line).unwrap(), 0);
+    }
+    drop(peers);
+    let mut control = process.control().await;
+    control.create(spec("c", 1, 1)).await;
+    process.signal(Signal::TERM);
+    drop(control);
+    let (status, said) = process.end();
+    assert!(status.success());
+    assert!(!said.iter().any(|line| line.contains("cannot accept connections")), "it is said once: {said:?}");
+}
+
+#[tokio::test]
 async fn a_creation_that_was_not_answered_is_the_same_creation_again() {
     let directory = tempdir().unwrap();
     let mut command = serve(&directory);

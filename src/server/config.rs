@@ -61,7 +61,9 @@ pub struct Bounds {
     pub outbox: usize,
     /// About how many bytes of outputs wait for one connection.
     pub outbox_bytes: usize,
-    /// From the connection to its hello.
+    /// About how many bytes of outputs wait for all connections together.
+    pub outboxes_bytes: usize,
+    /// From the connection to its hello; in the origin's dialect, to the end of its first message.
     pub handshake: Duration,
     /// Longest pause between two signs of life that the server gives.
     pub heartbeat: Duration,
@@ -80,6 +82,7 @@ impl Default for Bounds {
             inbox: limits::INBOX_MAX,
             outbox: limits::OUTBOX_MAX,
             outbox_bytes: limits::OUTBOX_BYTES_MAX,
+            outboxes_bytes: limits::OUTBOXES_BYTES_MAX,
             handshake: Duration::from_millis(limits::HANDSHAKE_MS_MAX),
             heartbeat: Duration::from_millis(limits::HEARTBEAT_MS),
             native_idle: Duration::from_millis(limits::NATIVE_IDLE_MS),

@@ -2,7 +2,7 @@
 //!
 //! | part | values |
 //! |---|---|
-//! | POINT | `before-commit`: nothing of it is durable · `after-commit-before-answer`: all is durable, nothing was sent |
+//! | POINT | `before-commit`: nothing of it is durable · `after-commit-before-answer`: all is durable, nothing was sent · `panic`: as `before-commit`, by a panic |
 //! | KIND | `requests`, `refusal`, `release`, `grant`, `create`, `origin`, `goodbye`: what the commit must contain |
 //! | N | the N-th such commit of the process, from 1 (the default) |
 //!
@@ -23,6 +23,8 @@ pub(crate) enum Point {
     BeforeCommit,
     /// The commit is durable, no output has left.
     AfterCommitBeforeAnswer,
+    /// As the first, but by a panic, which must not leave the process behind.
+    Panic,
 }
 
 /// What a commit may contain, as a set of bits.
@@ -117,6 +119,7 @@ impl Fault {
         let point = match point {
             "before-commit" => Point::BeforeCommit,
             "after-commit-before-answer" => Point::AfterCommitBeforeAnswer,
+            "panic" => Point::Panic,
             _ => return Err(wrong()),
         };
         let (_, kind) = NAMES.into_iter().find(|(name, _)| *name == kind).ok_or_else(wrong)?;
@@ -128,6 +131,7 @@ impl Fault {
     pub(crate) fn pass(&mut self, point: Point, kinds: Kinds) {
         if self.is_due(point, kinds) {
             tracing::error!("{VARIABLE}: dying here as asked");
+            assert!(point != Point::Panic, "{VARIABLE} asked for it");
             std::process::abort();
         }
     }

@@ -51,6 +51,7 @@ use self::clock::{Clock, Time};
 use self::fault::Fault;
 use self::inbox::{Inbox, inbox};
 use self::listener::Places;
+use self::outbox::AllOutboxes;
 use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally};
 use self::session::Shared;
 use self::watchdog::{CommitGauge, Watchdog};
@@ -193,6 +194,7 @@ impl Server {
         let (addresses, listeners) = listen(sockets)?;
         let shared = Shared {
             inbox: pipeline.inbox.clone(),
+            outboxes: AllOutboxes::new(bounds.outboxes_bytes),
             texts: opened.texts,
             instance: opened.recovered.instance,
             bounds: bounds.clone(),

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
 use super::keys;
-use super::outbox::{Outputs, outbox};
+use super::outbox::Outputs;
 use super::session::{Shared, last_words};
 use super::translate::{self, Introduction, Said, client_message};
 use crate::coordinator::Command;
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     decoder: Decoder,
     shared: &Shared,
 ) {
-    let (outbox, outputs, overflow) = outbox(shared.bounds.outbox, shared.bounds.outbox_bytes);
+    let (outbox, outputs, overflow) = shared.outboxes.open(shared.bounds.outbox, shared.bounds.outbox_bytes);
     let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
     let mut writer = Writer { socket: &mut socket.write, shared, keyed: HashSet::new(), frames: Vec::new() };
     let has_session = match introduction {

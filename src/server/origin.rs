@@ -4,8 +4,8 @@
 //!   socket ──▶ protocol::origin::Decoder ──▶ Command::Origin ──▶ pipeline ──▶ Output::Origin ──▶ socket
 //! ```
 //!
-//! The connection is the session: it is registered when its first bytes arrive, and its leases end with it. There are
-//! no signs of life in this dialect; silence is allowed for long, and keepalive finds dead peers. Whatever breaks the
+//! The connection is the session: it is registered when its first message is complete (within the time of a handshake),
+//! and its leases end with it. There are no signs of life in this dialect; silence is allowed for long, and keepalive finds dead peers. Whatever breaks the
 //! dialect counts nothing of its message, is logged, and closes the connection; what came before it stands. Deliberately
 //! absent: any decision about counts. Tested in `tests/server_origin.rs`.
 
@@ -18,13 +18,16 @@ use tokio::time::timeout;
 
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
-use super::outbox::{Outputs, outbox};
+use super::outbox::Outputs;
 use super::session::Shared;
 use super::translate::close_text;
 use crate::coordinator::Command;
 use crate::coordinator::command::{OriginAnswer, Output};
 use crate::protocol::origin::{Decoder, encode_answer};
 use crate::types::ConnectionId;
+
+/// Units done of tasks, by number.
+type Message = Vec<(u64, u64)>;
 
 /// Serves a connection whose first bytes are `received`.
 pub(crate) async fn serve(
@@ -34,19 +37,24 @@ pub(crate) async fn serve(
     received: &[u8],
     shared: &Shared,
 ) {
-    let (outbox, outputs, overflow) = outbox(shared.bounds.outbox, shared.bounds.outbox_bytes);
-    let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
-    tracing::debug!(%peer, ?connection, "a client of the origin's dialect");
-    let mut decoder = Decoder::default();
-    decoder.push(received);
-    let phase = shared.closing.clone();
-    let reading = read(&socket.read, decoder, registration, shared.origin_idle, phase);
-    let writing = write(&mut socket.write, outputs, peer, shared.bounds.write);
-    let ending = converse(reading, writing, &overflow).await;
+    let mut reader = Reader { socket: &socket.read, decoder: Decoder::default(), phase: shared.closing.clone() };
+    reader.decoder.push(received);
+    let ending = match timeout(shared.bounds.handshake, reader.message(shared.bounds.handshake)).await {
+        Ok(Ok(first)) => {
+            tracing::debug!(%peer, ?connection, "a client of the origin's dialect");
+            let (outbox, outputs, overflow) = shared.outboxes.open(shared.bounds.outbox, shared.bounds.outbox_bytes);
+            let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
+            let reading = reader.run(first, registration, shared.origin_idle);
+            let writing = write(&mut socket.write, outputs, peer, shared.bounds.write);
+            converse(reading, writing, &overflow).await
+        }
+        Ok(Err(ending)) => ending,
+        Err(_elapsed) => Ending::Silent,
+    };
     match &ending {
         Ending::Protocol(why) => tracing::warn!(%peer, ?connection, "closed, the message was not counted: {why}"),
         Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
-        Ending::Silent => tracing::info!(%peer, ?connection, "closed: silent for {:?}", shared.origin_idle),
+        Ending::Silent => tracing::info!(%peer, ?connection, "closed: silent for too long"),
         Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
             tracing::debug!(%peer, ?connection, ?ending, "ended");
         }
@@ -61,33 +69,42 @@ pub(crate) async fn serve(
 }
 
 /// Reads messages and hands them over; all that arrived are handed over before an end or a reset is acted upon.
-async fn read(
-    socket: &OwnedReadHalf,
-    mut decoder: Decoder,
-    registration: Registration,
-    idle: Duration,
-    mut phase: watch::Receiver<bool>,
-) -> Ending {
-    let connection = registration.connection();
-    loop {
+struct Reader<'session> {
+    socket: &'session OwnedReadHalf,
+    decoder: Decoder,
+    phase: watch::Receiver<bool>,
+}
+
+impl Reader<'_> {
+    async fn run(mut self, first: Message, registration: Registration, idle: Duration) -> Ending {
+        let connection = registration.connection();
+        let mut next = Ok(first);
         loop {
-            match decoder.next_message() {
-                Ok(None) => break,
-                Ok(Some(done)) => {
-                    if registration.command(Command::Origin { connection, done }).await.is_err() {
-                        return Ending::PipelineEnded;
-                    }
-                }
-                Err(error) => return Ending::Protocol(error.to_string()),
+            let done = match next {
+                Ok(done) => done,
+                Err(ending) => return ending,
+            };
+            if registration.command(Command::Origin { connection, done }).await.is_err() {
+                return Ending::PipelineEnded;
             }
+            next = self.message(idle).await;
         }
-        tokio::select! {
-            read = timeout(idle, read_some(socket, |bytes| decoder.push(bytes))) => match read {
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0) | Err(_)) => return Ending::PeerClosed,
-                Err(_elapsed) => return Ending::Silent,
-            },
-            () = closing(&mut phase) => return Ending::Shutdown,
+    }
+
+    /// The next message, or why there is none; the peer may be silent for `idle`.
+    async fn message(&mut self, idle: Duration) -> Result<Message, Ending> {
+        loop {
+            if let Some(done) = self.decoder.next_message().map_err(|error| Ending::Protocol(error.to_string()))? {
+                return Ok(done);
+            }
+            tokio::select! {
+                read = timeout(idle, read_some(self.socket, |bytes| self.decoder.push(bytes))) => match read {
+                    Ok(Ok(1..)) => {}
+                    Ok(Ok(0) | Err(_)) => return Err(Ending::PeerClosed),
+                    Err(_elapsed) => return Err(Ending::Silent),
+                },
+                () = closing(&mut self.phase) => return Err(Ending::Shutdown),
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
-//! What waits to be written to one connection, bounded in outputs and bytes.
+//! What waits to be written to one connection, bounded in outputs and bytes; the bytes also over all connections.
 //!
 //! ```text
 //!   pipeline ──offer (never waits)──▶ Outbox ··· Outputs ──next (waits)──▶ session's writer
 //! ```
 //!
 //! The pipeline must never wait for a peer, so a full outbox is the end of its connection: the session's client comes
-//! back and resumes. When the pipeline drops an outbox, the writer still gets everything offered before, then the end.
+//! back and resumes. When all outboxes together are full, the connections for which something waits already are the ones
+//! that go; who reads what it gets is never harmed. When the pipeline drops an outbox, the writer still gets everything offered before, then the end.
 //! Tested in this file; slow readers on real sockets in `tests/server_limits.rs`.
 
 use std::sync::Arc;
@@ -38,14 +39,51 @@ pub(crate) struct Overflow(Arc<Load>);
 struct Load {
     bytes: AtomicUsize,
     bytes_max: usize,
+    all: AllOutboxes,
     overflow: Notify,
 }
 
-/// An outbox of at most `outputs` outputs and about `bytes` bytes, both at least 1.
-pub(crate) fn outbox(outputs: usize, bytes: usize) -> (Outbox, Outputs, Overflow) {
-    let (sender, receiver) = mpsc::channel(outputs);
-    let load = Arc::new(Load { bytes: AtomicUsize::new(0), bytes_max: bytes, overflow: Notify::new() });
-    (Outbox { sender, load: Arc::clone(&load) }, Outputs { receiver, load: Arc::clone(&load) }, Overflow(load))
+/// The bytes that wait in all outboxes of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct AllOutboxes {
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl AllOutboxes {
+    /// Together they hold about `bytes_max` bytes.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { bytes: Arc::default(), bytes_max }
+    }
+
+    /// An outbox of at most `outputs` outputs and about `bytes` bytes, both at least 1.
+    pub(crate) fn open(&self, outputs: usize, bytes: usize) -> (Outbox, Outputs, Overflow) {
+        let (sender, receiver) = mpsc::channel(outputs);
+        let (all, overflow) = (self.clone(), Notify::new());
+        let load = Arc::new(Load { bytes: AtomicUsize::new(0), bytes_max: bytes, all, overflow });
+        (Outbox { sender, load: Arc::clone(&load) }, Outputs { receiver, load: Arc::clone(&load) }, Overflow(load))
+    }
+}
+
+impl Load {
+    /// Adds an output's bytes; `false` if they are too many. One output always has room when nothing else waits.
+    fn add(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let all_before = self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
+        before == 0 || (before + bytes <= self.bytes_max && all_before + bytes <= self.all.bytes_max)
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // What still waited goes with the outbox.
+        self.all.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
 }
 
 /// The connection takes no more outputs: its outbox overflowed, or its session ended.
@@ -58,10 +96,7 @@ impl Outbox {
     /// # Errors
     /// Drop the outbox. If it was full, its session is told to end.
     pub(crate) fn offer(&self, output: Output) -> Result<(), Unreachable> {
-        let bytes = weight(&output);
-        let before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // A single output beyond the limit still passes when nothing else waits.
-        if (before > 0 && before + bytes > self.load.bytes_max) || self.sender.try_send(output).is_err() {
+        if !self.load.add(weight(&output)) || self.sender.try_send(output).is_err() {
             self.load.overflow.notify_one();
             return Err(Unreachable);
         }
@@ -73,14 +108,14 @@ impl Outputs {
     /// The next output; `None` when the pipeline has dropped the outbox and all that it offered was taken.
     pub(crate) async fn next(&mut self) -> Option<Output> {
         let output = self.receiver.recv().await?;
-        self.load.bytes.fetch_sub(weight(&output), Ordering::Relaxed);
+        self.load.remove(weight(&output));
         Some(output)
     }
 
     /// The next output if it waits already.
     pub(crate) fn next_waiting(&mut self) -> Option<Output> {
         let output = self.receiver.try_recv().ok()?;
-        self.load.bytes.fetch_sub(weight(&output), Ordering::Relaxed);
+        self.load.remove(weight(&output));
         Some(output)
     }
 }
@@ -133,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_refuses_and_tells_its_session() {
-        let (outbox, mut outputs, overflow) = outbox(2, 1 << 20);
+        let (outbox, mut outputs, overflow) = AllOutboxes::new(1 << 20).open(2, 1 << 20);
         assert_eq!(outbox.offer(task(1)), Ok(()));
         assert_eq!(outbox.offer(task(2)), Ok(()));
         assert!(!has_happened(&overflow));
@@ -145,7 +180,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded_as_well() {
         let lost = || Output::Lost { leases: vec![(LeaseId::from_u64(1), LossReason::Expired); 1_000] };
-        let (outbox, mut outputs, overflow) = outbox(1_000, 13_000);
+        let (outbox, mut outputs, overflow) = AllOutboxes::new(1 << 20).open(1_000, 13_000);
         assert_eq!(outbox.offer(lost()), Ok(()));
         assert_eq!(outputs.next_waiting(), Some(lost()));
         assert_eq!(outbox.offer(lost()), Ok(()), "taken ones no longer weigh");
@@ -154,8 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn all_outboxes_together_are_bounded_and_only_those_who_do_not_read_suffer() {
+        let lost = || Output::Lost { leases: vec![(LeaseId::from_u64(1), LossReason::Expired); 1_000] };
+        let all = AllOutboxes::new(30_000);
+        let (one, mut other) = (all.open(1_000, 1_000_000), all.open(1_000, 1_000_000));
+        assert_eq!([one.0.offer(lost()), one.0.offer(lost()), other.0.offer(lost())], [Ok(()); 3]);
+        assert_eq!(other.1.next_waiting(), Some(lost()));
+        assert_eq!(other.0.offer(lost()), Ok(()), "it has read what it got");
+        assert_eq!(other.0.offer(lost()), Err(Unreachable), "it has not");
+        drop((one, other));
+        assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn one_output_beyond_the_limit_passes_alone() {
-        let (outbox, mut outputs, _overflow) = outbox(1_000, 1);
+        let (outbox, mut outputs, _overflow) = AllOutboxes::new(1).open(1_000, 1);
         assert_eq!(outbox.offer(task(1)), Ok(()));
         assert_eq!(outputs.next_waiting(), Some(task(1)));
         assert_eq!(outbox.offer(task(2)), Ok(()));

@@ -301,6 +301,7 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
             return Ok(());
         }
         self.pass(Point::BeforeCommit, work.kinds);
+        self.pass(Point::Panic, work.kinds);
         self.links.gauge.begin();
         let result = self.journal.commit(&work.changes, &work.texts, &self.machine);
         self.links.gauge.end();
@@ -363,7 +364,7 @@ mod tests {
     use crate::coordinator::command::OriginAnswer;
     use crate::coordinator::rows::{GlobalsRow, Row};
     use crate::server::inbox::{Inbox, Registration, inbox};
-    use crate::server::outbox::{Outputs, outbox};
+    use crate::server::outbox::{AllOutboxes, Outputs};
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
@@ -499,7 +500,7 @@ mod tests {
             let mut rig =
                 Self { diary, pipeline, inbox, peers: Vec::new(), outputs, fatal, drained: drained_receiver, stop };
             for peer in 0..peers {
-                let (outbox, outputs, _overflow) = outbox(4, 1 << 20);
+                let (outbox, outputs, _overflow) = AllOutboxes::new(1 << 20).open(4, 1 << 20);
                 rig.outputs.lock().unwrap().push(outputs);
                 let registration = now_or_never(rig.inbox.open(ConnectionId(peer), outbox)).unwrap();
                 rig.peers.push(registration);

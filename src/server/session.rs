@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::config::Bounds;
 use super::connection::{Ending, Socket, closing, read_some, write_all};
 use super::inbox::Inbox;
+use super::outbox::AllOutboxes;
 use super::translate::{Introduction, Said, client_message};
 use super::{native, origin};
 use crate::limits;
@@ -37,6 +38,8 @@ use crate::types::{ConnectionId, InstanceId};
 pub(crate) struct Shared {
     /// The way to the pipeline.
     pub(crate) inbox: Inbox,
+    /// What waits to be written to all of them.
+    pub(crate) outboxes: AllOutboxes,
     /// Where keys are read.
     pub(crate) texts: Texts,
     /// Whose data this is.
