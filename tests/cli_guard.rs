@@ -2,6 +2,8 @@
 //!
 //! A test holds the worker's end of the socket. "Gone" is looked for again and again, for at most half a minute.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;

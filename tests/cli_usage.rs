@@ -1,5 +1,7 @@
 //! What the program does without any server: usage, precedence, exit codes, and who is told what on which stream.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing waits for a fixed time. What other processes do is looked for again and again, for at most half a minute.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 // Every test file uses its own part of this.
 #![allow(dead_code)]
 

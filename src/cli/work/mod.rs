@@ -78,6 +78,15 @@ pub(crate) struct WorkArguments {
     command: Vec<OsString>,
 }
 
+/// How long to wait for something that is about to happen.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// A run is killed this much before the campaign's timeout is over: a tenth of it, at most a second.
+///
+/// When it is over, the server takes the run away and lends it again. A failure that is reported before is charged to the
+/// task, as it should be, and once.
+const HEAD_START_MAX: Duration = Duration::from_secs(1);
+
 /// How far stopping has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
@@ -176,22 +185,35 @@ async fn serve_leases(arguments: WorkArguments, servers: Vec<String>, verbose: b
         }
     }
 
+    if no_more {
+        // Leases can end a moment before it is shown why.
+        let told = state.wait_for(|state| {
+            matches!(state.idle, Some(Idle::Settled(_))) || matches!(state.connection, Connection::Stopped(_))
+        });
+        let _ = tokio::time::timeout(MOMENT, told).await;
+    }
     let (idle, connection) = {
         let state = state.borrow();
         (state.idle, state.connection.clone())
     };
+    let at_once = *job.stop.borrow() == Stop::AtOnce;
+    // Also who stops at once gives back what was killed, if the server answers.
+    let grace = if at_once { arguments.grace.min(MOMENT) } else { arguments.grace };
     let closed = tokio::select! {
-        closed = client.close(arguments.grace) => Some(closed),
+        closed = client.close(grace) => Some(closed),
         () = either(&mut interrupts, &mut terminations) => None,
-        () = job.stopped_at_once() => None,
     };
-    // A closed client has answered everything; what was cut short is not waited for.
+    // A closed client has answered everything, if only with "unknown"; what was cut short is not waited for.
+    let mut unanswered = 0;
     while closed.is_some()
         && let Some(answered) = answers.join_next().await
     {
-        tell_refusal(answered.ok());
+        let answered = answered.ok();
+        unanswered += u64::from(matches!(answered, Some((_, Verdict::Unknown))));
+        tell_refusal(answered);
     }
-    let (tally, cause, at_once) = (job.tally().clone(), job.cause(), *job.stop.borrow() == Stop::AtOnce);
+    unanswered += answers.len() as u64;
+    let (tally, cause) = (job.tally().clone(), job.cause());
     // The printer ends with its last handle. Nobody waits for it (and its reader) who was told to stop at once.
     drop((job, leases));
     if !at_once {
@@ -204,8 +226,7 @@ async fn serve_leases(arguments: WorkArguments, servers: Vec<String>, verbose: b
         tally.released,
         tally.lost
     ));
-    if let Some(closed) = closed.filter(|closed| !closed.unanswered.is_empty()) {
-        let unanswered = closed.unanswered.len() as u64;
+    if unanswered > 0 {
         return Err(Complaint::new(Exit::Unreachable, format!("{} got no answer", counted(unanswered, "report")))
             .hint("whether they count is not known here; what does not count will be done again by others"));
     }
@@ -256,7 +277,8 @@ async fn execute(job: Arc<Job>, lease: Lease) -> Option<(String, Answer)> {
         }
         let run = describe(&lease, index);
         label = run.label();
-        let timeout = [job.timeout, lease.timeout()].into_iter().flatten().min();
+        let given = lease.timeout().map(|limit| limit.saturating_sub((limit / 10).min(HEAD_START_MAX)));
+        let timeout = [job.timeout, given].into_iter().flatten().min();
         let ending =
             run::execute(&job.command, &run, timeout, &job.printer, job.prefixed, lease.lost(), job.stopped_at_once())
                 .await;
@@ -266,7 +288,7 @@ async fn execute(job: Arc<Job>, lease: Lease) -> Option<(String, Answer)> {
                 job.tally().done();
                 done |= 1 << index;
             }
-            // The server's clock was a moment faster than ours: the run took too long all the same.
+            // The server was faster than we: the run took too long all the same.
             Ending::Failed(_) | Ending::Lost(LossReason::TimedOut) => {
                 let text = if let Ending::Failed(text) = ending { text } else { "timed out".to_owned() };
                 match job.tally().failure() {
