@@ -199,7 +199,7 @@ fn figures(witness: &Witness) -> SessionFigures {
         acked: witness.log.acked(),
         refused: reports.values().filter(refused).count(),
         unanswered: witness.log.unanswered().count(),
-        unanswered_counted: witness.fates.values().copied().filter(was_counted).count(),
+        unanswered_counted: witness.fates.values().filter(|fate| speaks_for_a_count(**fate)).count(),
     }
 }
 
@@ -208,14 +208,20 @@ fn is_counted(witness: &Witness, number: u64, sent: &Sent) -> bool {
     match &sent.heard {
         Some(Heard::Counted) => true,
         Some(Heard::Refused(_)) => false,
-        None | Some(Heard::Unknown) => witness.fates.get(&number).is_some_and(was_counted),
+        None | Some(Heard::Unknown) => witness.fates.get(&number).is_some_and(|fate| speaks_for_a_count(*fate)),
     }
 }
 
-/// A confirmed report is one whose answer the client read just before it died, too late to write it down. It is taken as
-/// counted, which is what all answers here are; had it been refused, the books would not equal the files.
-fn was_counted(fate: &RequestFate) -> bool {
-    matches!(fate, RequestFate::Counted | RequestFate::Confirmed)
+/// Whether a report with this fate is taken as counted.
+///
+/// [`RequestFate::Confirmed`]: the worker's client had read the answer, but the worker was killed before it wrote it down;
+/// whether it was a refusal is forgotten. It is taken as counted, and the books of its task say whether that was right:
+/// with a refusal they would have one execution less than the files.
+fn speaks_for_a_count(fate: RequestFate) -> bool {
+    match fate {
+        RequestFate::Counted | RequestFate::Confirmed => true,
+        RequestFate::Refused(_) | RequestFate::NotReceived | RequestFate::UnknownSession => false,
+    }
 }
 
 fn every_task_has_its_runs(tasks: u32, runs: u32, books: &[TaskBooks]) -> Check {
@@ -236,7 +242,7 @@ fn sessions_add_up(witnesses: &[Witness], sessions: &[SessionFigures]) -> Check 
         for number in witness.log.unanswered() {
             match witness.fates.get(&number) {
                 Some(
-                    RequestFate::Counted | RequestFate::Confirmed | RequestFate::Refused(_) | RequestFate::NotReceived,
+                    RequestFate::Counted | RequestFate::Refused(_) | RequestFate::Confirmed | RequestFate::NotReceived,
                 ) => {}
                 Some(RequestFate::UnknownSession) => {
                     wrong.push(format!("report {number} of {}: the coordinator forgot the session", witness.name));
@@ -389,6 +395,17 @@ mod tests {
         witnesses[0].fates.insert(4, RequestFate::NotReceived);
         witnesses[0].fates.insert(3, RequestFate::NotReceived);
         assert_eq!(broken(&witnesses, &books), [2], "the books have one more than the files");
+    }
+
+    #[test]
+    fn a_report_whose_answer_was_read_but_not_written_down_is_taken_as_counted() {
+        let (mut witnesses, books) = history();
+        witnesses[0].fates.insert(3, RequestFate::Confirmed);
+        assert_eq!(broken(&witnesses, &books), [0; 0]);
+        assert_eq!(audit(2, 2, &witnesses, &books).sessions[0].unanswered_counted, 1);
+        // Had it been refused, the books would not have it.
+        witnesses[0].fates.insert(4, RequestFate::Confirmed);
+        assert_eq!(broken(&witnesses, &books), [2]);
     }
 
     #[test]
