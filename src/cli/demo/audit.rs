@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::curve::Point;
 use super::log::{Heard, Sent, WorkerLog};
+use super::output::grouped;
 use crate::types::{RequestFate, SessionId};
 
 /// How many broken items a check names; the rest are only counted.
@@ -183,7 +184,11 @@ pub(super) fn audit(tasks: u32, runs: u32, witnesses: &[Witness], books: &[TaskB
         sessions_add_up(witnesses, &sessions),
         books_equal_files(&counted, &strangers, books),
         every_run_has_a_result(&table),
-        Check::new("a run that was executed twice gave the same twice", format!("{repeated} were"), &contradictions),
+        Check::new(
+            "a run that was executed twice gave the same twice",
+            format!("{} were", grouped(repeated as u64)),
+            &contradictions,
+        ),
     ];
     Audit { checks, sessions, table }
 }
@@ -233,7 +238,11 @@ fn every_task_has_its_runs(tasks: u32, runs: u32, books: &[TaskBooks]) -> Check 
     if !books.iter().map(|task| task.task).eq(0..u64::from(tasks)) {
         wrong.push(format!("the coordinator knows {} tasks, not {tasks}", books.len()));
     }
-    Check::new("every task has all its runs", format!("{tasks} tasks, {runs} runs each"), &wrong)
+    Check::new(
+        "every task has all its runs",
+        format!("{} tasks, {} runs each", grouped(tasks.into()), grouped(runs.into())),
+        &wrong,
+    )
 }
 
 fn sessions_add_up(witnesses: &[Witness], sessions: &[SessionFigures]) -> Check {
@@ -259,6 +268,7 @@ fn sessions_add_up(witnesses: &[Witness], sessions: &[SessionFigures]) -> Check 
     let sum = |part: fn(&SessionFigures) -> usize| sessions.iter().map(part).sum::<usize>();
     let (acked, unanswered) = (sum(|session| session.acked), sum(|session| session.unanswered));
     let counted = acked + sum(|session| session.unanswered_counted);
+    let [acked, counted, unanswered] = [acked, counted, unanswered].map(|count| grouped(count as u64));
     let figures = format!("{acked} ≤ {counted} ≤ {acked} + {unanswered} reports in {} sessions", sessions.len());
     Check::new(
         "acked ≤ counted ≤ acked + unanswered in every session, every unanswered report looked up",
@@ -284,7 +294,7 @@ fn books_equal_files(counted: &BTreeMap<u64, BTreeMap<u32, u32>>, strangers: &[S
         }
     }
     let (done, extra) = books.iter().fold((0, 0), |(done, extra), task| (done + task.done, extra + task.extra));
-    let figures = format!("{done} runs + {extra} extra");
+    let figures = format!("{} runs + {} extra", grouped(done.into()), grouped(extra.into()));
     Check::new("task by task, the coordinator's counts are what the workers' files say", figures, &wrong)
 }
 
@@ -294,7 +304,11 @@ fn every_run_has_a_result(table: &Table) -> Check {
         .filter(|(task, run)| table.get(*task, *run).is_none())
         .map(|(task, run)| format!("task {task} run {run} is missing"))
         .collect();
-    Check::new("every run has a result that was counted", format!("{} results", table.cells.len()), &missing)
+    Check::new(
+        "every run has a result that was counted",
+        format!("{} results", grouped(table.cells.len() as u64)),
+        &missing,
+    )
 }
 
 #[cfg(test)]

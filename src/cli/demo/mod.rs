@@ -432,6 +432,7 @@ fn threshold_line(estimate: &Estimate) -> String {
 /// `worker 1   session 0f3c…  killed   512 reports: 508 acked, 4 unanswered (1 counted, 3 never arrived)`.
 fn session_line(figures: &SessionFigures) -> String {
     let SessionFigures { name, session, killed, reports, acked, refused, unanswered, unanswered_counted } = figures;
+    let [reports, acked] = [*reports, *acked].map(|count| output::grouped(count as u64));
     let refused = if *refused > 0 { format!(", {refused} refused") } else { String::new() };
     let unheard = if *unanswered > 0 {
         let lost = unanswered - unanswered_counted;
@@ -440,7 +441,7 @@ fn session_line(figures: &SessionFigures) -> String {
         String::new()
     };
     let end = if *killed { "; killed" } else { "" };
-    format!("{name:<10} session {session}  {reports:>5} reports: {acked} acked{refused}{unheard}{end}")
+    format!("{name:<10} session {session}  {reports:>6} reports: {acked} acked{refused}{unheard}{end}")
 }
 
 fn check_line(check: &Check) -> String {
@@ -471,7 +472,7 @@ mod tests {
             unanswered: 0,
             unanswered_counted: 0,
         };
-        let begin = "worker 1   session abababababababababababababababab     12 reports:";
+        let begin = "worker 1   session abababababababababababababababab      12 reports:";
         assert_eq!(session_line(&figures), format!("{begin} 12 acked"));
         figures =
             SessionFigures { killed: true, acked: 5, refused: 1, unanswered: 6, unanswered_counted: 2, ..figures };
