@@ -159,9 +159,10 @@ async fn tell(arguments: &DemoArguments) -> Result<Exit, Complaint> {
         Ok(evidence) => evidence,
         Err(error) => {
             let log = fleet.server_log_end();
-            let error = if log.is_empty() { error } else { error.context(format!("the server's log ends:\n{log}\n")) };
-            let keep = "with --data-dir DIR all logs are kept";
-            return Err(Complaint { exit: Exit::Failed, error: Some(error), hint: Some(keep.to_owned()) });
+            if !log.is_empty() {
+                output::note(format!("the server's log ends:\n{log}"));
+            }
+            return Err(Complaint::from(error).hint("with --data-dir DIR all data and logs are kept"));
         }
     };
     judge(arguments, evidence, started)
