@@ -185,7 +185,6 @@ impl<L: Clone, W> Inflight<L, W> {
     /// The connection is gone; everything unanswered will be sent again.
     pub(super) fn disconnected(&mut self) {
         self.phase = Phase::Offline;
-        self.sent = 0;
     }
 
     /// The server knows the session, has processed everything up to `through`, and sends `leases` live leases again.
