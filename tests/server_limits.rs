@@ -106,7 +106,9 @@ async fn a_connection_without_a_session_can_only_ask_and_order() {
     for message in [want, requests, hello(1, [0; 16], 1, 0)] {
         let mut peer = rig.control().await;
         peer.send(&message).await;
-        assert_eq!(peer.closing().await.0, WireClosing::Protocol, "{message:?}");
+        let (code, text) = peer.closing().await;
+        assert_eq!(code, WireClosing::Protocol, "{message:?}");
+        assert!(text.contains("without"), "{message:?}: {text}");
     }
     let mut peer = rig.control().await;
     peer.send(&ClientMessage::Heartbeat { confirmed: 0 }).await;

@@ -10,7 +10,7 @@
 //! - What was put out for a peer before it ended is still written, as long as it takes it.
 //! - Whoever is too slow to take anything loses the connection, and nothing waits for it.
 //!
-//! Tested through `tests/server_*.rs`.
+//! Tested in this file, and through `tests/server_*.rs`.
 
 use std::future::Future;
 use std::io;
@@ -171,4 +171,48 @@ pub(crate) async fn write_all(socket: &mut OwnedWriteHalf, mut bytes: &[u8], lim
 /// What a failed [`write_all`] means for the connection.
 pub(crate) fn write_failure(error: &io::Error) -> Written {
     if error.kind() == io::ErrorKind::TimedOut { Written::Stuck } else { Written::Gone }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::server::outbox::AllOutboxes;
+
+    /// What the peer sent is not used up before the reader was asked this often.
+    async fn read_slowly(ending: Ending) -> Ending {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        ending
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_sent_before_it_vanished_is_read_to_the_end() {
+        let (outbox, _outputs, overflow) = AllOutboxes::new(1_000).open(1, 1_000);
+        let ending = converse(read_slowly(Ending::Protocol("read".into())), ready(Written::Gone), &overflow).await;
+        assert!(matches!(ending, Ending::Protocol(_)), "{ending:?}");
+        drop(outbox);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_ended_waits_for_what_is_still_written() {
+        let (_outbox, _outputs, overflow) = AllOutboxes::new(1_000).open(1, 1_000);
+        let writing = async {
+            read_slowly(Ending::PeerClosed).await;
+            Written::Closed
+        };
+        let ending = converse(ready(Ending::PeerClosed), writing, &overflow).await;
+        assert!(matches!(ending, Ending::Closed), "{ending:?}");
+    }
+
+    #[tokio::test]
+    async fn an_overflow_waits_for_nobody() {
+        let (outbox, _outputs, overflow) = AllOutboxes::new(1).open(1, 1);
+        let output = || crate::coordinator::command::Output::Idle(crate::types::Idle::Lent);
+        let _ = (outbox.offer(output()), outbox.offer(output()));
+        let ending = converse(pending(), pending(), &overflow).await;
+        assert!(matches!(ending, Ending::SlowReader), "{ending:?}");
+    }
 }

@@ -124,7 +124,9 @@ pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Sh
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if !failing {
+                    if failing {
+                        tracing::debug!("still cannot accept connections: {error}");
+                    } else {
                         tracing::error!("cannot accept connections, trying again every {ACCEPT_PAUSE:?}: {error}");
                     }
                     failing = true;
