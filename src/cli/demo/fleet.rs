@@ -170,6 +170,8 @@ pub(super) struct Work {
     pub tasks: u32,
     /// Sites along an edge of the lattice.
     pub lattice: u32,
+    /// Milliseconds to wait after each run.
+    pub pace: u64,
 }
 
 /// The server and its workers.
@@ -229,8 +231,8 @@ impl Fleet {
         let number = self.workers.len() + 1;
         let log = self.directory.join(format!("worker-{number}.log"));
         let errors = self.directory.join(format!("worker-{number}.err"));
-        let Work { tasks, lattice } = self.work;
-        let arguments = WorkerArguments { at: self.address.clone(), file: log.clone(), number, tasks, lattice };
+        let Work { tasks, lattice, pace } = self.work;
+        let arguments = WorkerArguments { at: self.address.clone(), file: log.clone(), number, tasks, lattice, pace };
         let command = part::command(&self.program, arguments.words());
         let process = Process::start(command, Stdio::null(), append(&errors)?.into())
             .with_context(|| format!("cannot start worker {number}"))?;

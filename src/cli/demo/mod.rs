@@ -118,6 +118,9 @@ pub struct DemoArguments {
     /// Length of the leases: short, so that what a killed worker held goes out again soon
     #[arg(long, value_name = "D", default_value = "4s", value_parser = values::duration, hide = true)]
     lease: Duration,
+    /// Let every worker wait after each run, so that a small demo has a middle to kill in
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = values::duration, hide = true)]
+    pace: Duration,
     /// Give up after this long
     #[arg(long, value_name = "D", default_value = "5m", value_parser = values::duration)]
     timeout: Duration,
@@ -153,7 +156,8 @@ async fn tell(arguments: &DemoArguments) -> Result<Exit, Complaint> {
     let started = Instant::now();
     // Dropped in reverse: first the processes, then the directory.
     let workspace = Workspace::new(arguments.data_dir.as_deref())?;
-    let work = Work { tasks: arguments.tasks, lattice: arguments.lattice };
+    let pace = values::milliseconds(arguments.pace);
+    let work = Work { tasks: arguments.tasks, lattice: arguments.lattice, pace };
     let mut fleet = Fleet::new(workspace.path(), work, ["--drain", "2s"].map(str::to_owned).to_vec())?;
     let evidence = match run(arguments, &mut fleet).await {
         Ok(evidence) => evidence,

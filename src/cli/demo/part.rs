@@ -82,16 +82,23 @@ pub(super) struct WorkerArguments {
     /// Sites along an edge of the lattice
     #[arg(long)]
     pub lattice: u32,
+    /// Milliseconds to wait after each run
+    #[arg(long)]
+    pub pace: u64,
 }
 
 impl WorkerArguments {
     /// The same, as words of a command line.
     pub(super) fn words(&self) -> Vec<OsString> {
-        let Self { at, file, number, tasks, lattice } = self;
+        let Self { at, file, number, tasks, lattice, pace } = self;
         let mut words: Vec<OsString> = vec!["worker".into(), "--at".into(), at.into(), "--file".into(), file.into()];
-        for (name, value) in
-            [("--number", number.to_string()), ("--tasks", tasks.to_string()), ("--lattice", lattice.to_string())]
-        {
+        let numbers = [
+            ("--number", number.to_string()),
+            ("--tasks", tasks.to_string()),
+            ("--lattice", lattice.to_string()),
+            ("--pace", pace.to_string()),
+        ];
+        for (name, value) in numbers {
             words.extend([name.into(), value.into()]);
         }
         words
@@ -146,7 +153,8 @@ fn die_with_parent() -> std::io::Result<()> {
 
 /// Takes leases, does their runs and reports them, until all is settled.
 async fn work(arguments: WorkerArguments) -> anyhow::Result<()> {
-    let WorkerArguments { at, file, number, tasks, lattice } = arguments;
+    let WorkerArguments { at, file, number, tasks, lattice, pace } = arguments;
+    let pace = Duration::from_millis(pace);
     let mut config = Config::new([at]);
     config.name = format!("demo worker {number}");
     config.want = Want { leases: LEASES, runs: RUNS, campaigns: vec![CAMPAIGN.to_owned()] };
@@ -158,7 +166,7 @@ async fn work(arguments: WorkerArguments) -> anyhow::Result<()> {
     let listener = tokio::spawn(listen(unheard, log.another()?));
     let mut lattice = Lattice::new(lattice);
     while let Some(lease) = client.next_lease().await {
-        let executions = execute(&lease, &mut lattice, tasks).await?;
+        let executions = execute(&lease, &mut lattice, tasks, pace).await?;
         // In this order: what is not in the file was never reported.
         let number = client.next_number();
         log.intent(number, lease.id().to_u64(), &executions).context("cannot write down a report")?;
@@ -177,7 +185,7 @@ async fn work(arguments: WorkerArguments) -> anyhow::Result<()> {
 }
 
 /// Does all runs of a lease. A lease that was lost on the way is finished all the same: late work counts, too.
-async fn execute(lease: &Lease, lattice: &mut Lattice, tasks: u32) -> anyhow::Result<Vec<Execution>> {
+async fn execute(lease: &Lease, lattice: &mut Lattice, tasks: u32, pace: Duration) -> anyhow::Result<Vec<Execution>> {
     let task = u32::try_from(lease.task()).context("the demo has no such task")?;
     let probability = occupation(task, tasks);
     let mut executions = Vec::with_capacity(lease.runs() as usize);
@@ -187,6 +195,9 @@ async fn execute(lease: &Lease, lattice: &mut Lattice, tasks: u32) -> anyhow::Re
         executions.push(Execution { task: lease.task(), run: lease.first_run() + index, spans });
         // Lets the answers in between.
         tokio::task::yield_now().await;
+        if !pace.is_zero() {
+            tokio::time::sleep(pace).await;
+        }
     }
     Ok(executions)
 }
