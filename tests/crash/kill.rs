@@ -1,0 +1,397 @@
+//! A server that is killed at random moments under a fleet of real clients, some of which are killed, too.
+//!
+//! ```text
+//!   round: four campaigns, one fleet     ┌──────────── until the kills are used up ────────────┐
+//!     clients work ──▶ a random moment ──▶ (look) kill the server, (kill, freeze clients) ──▶ start ──▶ look
+//!     clients hurry, end by themselves ──▶ look ──▶ look up what was never answered ──▶ the checker reads the history
+//! ```
+//!
+//! A random moment is after a random number of answers read by clients, or a random time after the server was started,
+//! also before it is ready. If the work is done before the kills, another round begins on the same data directory.
+//! Afterwards `tenfold verify` looks at the data directory that all those kills left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
+use tenfold::client::Control;
+use tenfold::types::{CampaignSpec, CreationId, Order, SessionId, Tasks};
+use tokio::time::{Instant, sleep};
+
+use crate::checker::{self, Campaign, Figures};
+use crate::client::{Assignment, LEFT, Role, key};
+use crate::history::{Heard, Record, TEST, Tail, Who, Writer};
+use crate::random::Random;
+use crate::server::{LOOK, PATIENCE, Site, ended, last_lines, patiently};
+
+/// How often the server is killed unless `TENFOLD_KILLS` says otherwise.
+const KILLS: u32 = 10;
+/// Clients that do everything.
+const WORKERS: u64 = 4;
+/// Longer than any round.
+const LASTING_LEASE_MS: u64 = 24 * 3_600_000;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial!("kill", a_killed_server_loses_and_invents_nothing)]
+}
+
+fn a_killed_server_loses_and_invents_nothing() {
+    let kills = variable("TENFOLD_KILLS").unwrap_or(u64::from(KILLS));
+    let seed = variable("TENFOLD_SEED").unwrap_or_else(|| {
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).unwrap();
+        u64::from(u32::from_le_bytes(bytes))
+    });
+    eprintln!("kill test: again with TENFOLD_SEED={seed} TENFOLD_KILLS={kills} cargo test --test crash kill");
+    crate::server::block_on(async {
+        let mut site = Site::new(&[]);
+        let mut random = Random::new(seed);
+        let (mut left, mut rounds, mut losses) = (kills, 0, 0);
+        let mut total = Figures::default();
+        site.start().await;
+        while left > 0 {
+            rounds += 1;
+            let mut round = Round::new(site, rounds, &mut random).await;
+            left -= round.run(left, &mut random).await;
+            let (figures, lost) = round.finish().await;
+            total.add(&figures);
+            losses += lost;
+            site = round.site;
+        }
+        site.kill();
+        site.verify();
+        eprintln!("kill test, seed {seed}: {rounds} rounds\n{total}, {losses} runs lost to expired leases");
+    });
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// Four campaigns and the fleet that works on them.
+struct Round {
+    site: Site,
+    control: Control,
+    campaigns: Vec<Campaign>,
+    writer: Writer,
+    tail: Tail,
+    history: PathBuf,
+    hurry: PathBuf,
+    number: u32,
+    fleet: BTreeMap<Who, Member>,
+    next: Who,
+}
+
+/// A client process.
+struct Member {
+    child: Child,
+    role: Role,
+    frozen: bool,
+    ended: bool,
+    errors: PathBuf,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// When to kill.
+enum Moment {
+    /// When so many more answers were read.
+    Answers(u64),
+    /// So long after the server was ready.
+    After(Duration),
+    /// So long after the server was started, ready or not.
+    WhileStarting(Duration),
+}
+
+impl Moment {
+    fn choose(random: &mut Random) -> Self {
+        match random.within(0..=9) {
+            0..6 => Self::Answers(random.within(1..=120)),
+            6..8 => Self::After(Duration::from_micros(random.within(0..=200_000))),
+            _ => Self::WhileStarting(Duration::from_micros(random.within(0..=60_000))),
+        }
+    }
+}
+
+fn specs(round: u32) -> Vec<(CampaignSpec, Vec<String>)> {
+    let spec = |name: &str, count: u32, runs: u32| CampaignSpec {
+        name: format!("{name}-{round}"),
+        tasks: Tasks::Range { first: 0, count },
+        runs,
+        seed: None,
+        order: Order::Lowest,
+        lease_ms: Some(200),
+        timeout_ms: Some(100),
+        errors_max: None,
+        losses_max: None,
+    };
+    let even = CampaignSpec { order: Order::Even, tasks: Tasks::Keys { count: 30 }, ..spec("even", 30, 10) };
+    let numbered = CampaignSpec { seed: Some(42), ..spec("numbered", 60, 10) };
+    let lasting =
+        CampaignSpec { seed: Some(7), lease_ms: Some(LASTING_LEASE_MS), timeout_ms: None, ..spec("lasting", 40, 4) };
+    vec![
+        (spec("lowest", 60, 10), Vec::new()),
+        (even, (0..30).map(key).collect()),
+        (numbered, Vec::new()),
+        (lasting, Vec::new()),
+    ]
+}
+
+impl Round {
+    async fn new(site: Site, number: u32, random: &mut Random) -> Self {
+        let (history, hurry) = (site.file(&format!("history-{number}")), site.file(&format!("hurry-{number}")));
+        let control = site.control();
+        let mut campaigns = Vec::new();
+        for (spec, keys) in specs(number) {
+            control.create(CreationId(random.id()), &spec, &keys).await.unwrap();
+            campaigns.push(Campaign {
+                name: spec.name,
+                tasks: spec.tasks.count(),
+                quota: spec.runs,
+                numbered: spec.seed.is_some(),
+                lasting: spec.lease_ms == Some(LASTING_LEASE_MS),
+            });
+        }
+        let writer = Writer::open(&history, TEST);
+        let tail = Tail::open(&history);
+        let (fleet, next) = (BTreeMap::new(), 1);
+        let mut round = Self { site, control, campaigns, writer, tail, history, hurry, number, fleet, next };
+        (0..WORKERS).for_each(|_| round.add(Role::Worker, random));
+        round.add(Role::Keeper, random);
+        round
+    }
+
+    /// Starts one more client.
+    fn add(&mut self, role: Role, random: &mut Random) {
+        let who = self.next;
+        self.next += 1;
+        let mine = self.campaigns.iter().filter(|campaign| campaign.lasting == (role == Role::Keeper));
+        let assignment = Assignment {
+            who,
+            seed: random.number(),
+            server: self.site.address(),
+            history: self.history.clone(),
+            hurry: self.hurry.clone(),
+            role,
+            campaigns: mine.map(|campaign| campaign.name.clone()).collect(),
+        };
+        let errors = self.site.file(&format!("client-{}-{who}", self.number));
+        let child = assignment.start(&errors);
+        self.fleet.insert(who, Member { child, role, frozen: false, ended: false, errors });
+    }
+
+    /// Kills the server up to `kills` times; how often it did before the work was done.
+    async fn run(&mut self, kills: u64, random: &mut Random) -> u64 {
+        let mut killed = 0;
+        while killed < kills {
+            match Moment::choose(random) {
+                Moment::Answers(more) => {
+                    let target = self.tail.acks + more;
+                    if !self.wait_until(random, |round| round.tail.acks >= target).await {
+                        break;
+                    }
+                }
+                Moment::After(pause) => sleep(pause).await,
+                Moment::WhileStarting(pause) => {
+                    self.kill();
+                    killed += 1;
+                    self.site.spawn(None);
+                    sleep(pause).await;
+                }
+            }
+            if killed == kills {
+                break;
+            }
+            self.strike(random).await;
+            killed += 1;
+        }
+        // The last one may have been killed while it started.
+        self.site.ready().await;
+        killed
+    }
+
+    /// Kills the server, does something to clients, and starts it again.
+    async fn strike(&mut self, random: &mut Random) {
+        // A server that is still starting answers nobody; and it must not be waited for.
+        if self.site.file("ready").exists() && random.percent(40) {
+            self.look().await;
+        }
+        if random.percent(50) {
+            self.kill();
+            self.trouble(random);
+        } else {
+            self.trouble(random);
+            self.kill();
+        }
+        self.site.start().await;
+        self.writer.write(&Record::Ready);
+        self.look().await;
+    }
+
+    fn kill(&mut self) {
+        self.site.kill();
+        self.writer.write(&Record::KilledServer);
+    }
+
+    /// Kills a worker, or stops one for a while, or lets those that were stopped go on.
+    fn trouble(&mut self, random: &mut Random) {
+        self.thaw();
+        let able = |member: &Member| member.role == Role::Worker && !member.ended;
+        let able: Vec<Who> = self.fleet.iter().filter(|(_, member)| able(member)).map(|(who, _)| *who).collect();
+        if able.is_empty() {
+            return;
+        }
+        let who = able[random.number() as usize % able.len()];
+        let dice = random.within(0..=99);
+        let Some(member) = self.fleet.get_mut(&who) else { return };
+        if member.child.try_wait().unwrap().is_some() {
+            return;
+        }
+        if dice < 30 {
+            member.child.kill().unwrap();
+            member.child.wait().unwrap();
+            member.ended = true;
+            self.writer.write(&Record::KilledClient { who });
+            self.add(Role::Worker, random);
+        } else if dice < 50 {
+            kill_process(Pid::from_child(&member.child), Signal::STOP).unwrap();
+            member.frozen = true;
+            self.writer.write(&Record::Frozen { who });
+        }
+    }
+
+    fn thaw(&mut self) {
+        for (who, member) in self.fleet.iter_mut().filter(|(_, member)| member.frozen) {
+            member.frozen = false;
+            kill_process(Pid::from_child(&member.child), Signal::CONT).unwrap();
+            self.writer.write(&Record::Thawed { who: *who });
+        }
+    }
+
+    /// Waits for something; false if the work is done before. Puts new clients in the place of those that left.
+    async fn wait_until(&mut self, random: &mut Random, holds: impl Fn(&Self) -> bool) -> bool {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            self.tail.look();
+            if holds(self) {
+                return true;
+            }
+            self.site.assert_alive();
+            let left = self.bury();
+            (0..left).for_each(|_| self.add(Role::Worker, random));
+            if self.fleet.values().all(|member| member.ended || member.role == Role::Keeper) {
+                return false;
+            }
+            if self.fleet.values().all(|member| member.ended || member.frozen || member.role == Role::Keeper) {
+                self.thaw();
+            }
+            assert!(Instant::now() < give_up, "nothing moves any more\n{}", self.story());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Takes note of clients that have ended; how many of them left for another to take their place.
+    fn bury(&mut self) -> usize {
+        let mut left = 0;
+        for (who, member) in self.fleet.iter_mut().filter(|(_, member)| !member.ended) {
+            let Some(status) = member.child.try_wait().unwrap() else { continue };
+            member.ended = true;
+            match status.code() {
+                Some(0) => {}
+                Some(LEFT) => left += 1,
+                Some(_) | None => panic!("client {who} failed: {status}\n{}", last_lines(&member.errors)),
+            }
+        }
+        left
+    }
+
+    /// Writes down all counts as the server says they are.
+    async fn look(&mut self) {
+        self.writer.write(&Record::Look);
+        let mut records = Vec::new();
+        for campaign in &self.campaigns {
+            let name = &campaign.name;
+            let status = patiently("the status", self.control.status(Some(name))).await.unwrap();
+            records.push(Record::Status { campaign: name.clone(), finished: status[0].finished });
+            let page = patiently("the counts", self.control.counts_page(name, 0)).await.unwrap();
+            assert_eq!((page.next, page.runs), (None, campaign.quota));
+            for (found, count) in page.tasks {
+                let expected = name.starts_with("even").then(|| key(count.index.0));
+                assert_eq!(found, expected, "the key of a task of {name}");
+                let (task, campaign) = (count.index.0, name.clone());
+                let (done, extra, leased) = (count.done, count.extra, count.leased);
+                records.push(Record::Count { campaign, task, done, extra, leased });
+            }
+        }
+        records.push(Record::Looked);
+        self.writer.write_all(&records);
+    }
+
+    /// Lets the fleet come to its end, and has the checker read everything.
+    async fn finish(&mut self) -> (Figures, u64) {
+        std::fs::write(&self.hurry, "").unwrap();
+        self.thaw();
+        let mut random = Random::new(0);
+        while self.fleet.values().any(|member| !member.ended) {
+            // Those that left just before the hurry are not missed: others do their work.
+            let running = self.fleet.values_mut().find(|member| !member.ended);
+            if let Some(member) = running {
+                let status = patiently("a client to end", ended(&mut member.child)).await;
+                let _ = status;
+            }
+            if self.bury() > 0 && self.fleet.values().all(|member| member.ended) {
+                self.add(Role::Worker, &mut random);
+            }
+        }
+        self.look().await;
+        let mut losses = 0;
+        for campaign in &self.campaigns {
+            let status = self.control.status(Some(&campaign.name)).await.unwrap();
+            assert!(status[0].finished && status[0].settled, "{} is not finished\n{}", campaign.name, self.story());
+            losses += status[0].losses;
+        }
+        let history = self.tail.all();
+        for (session, number) in unanswered(&history) {
+            let fate = self.control.fate(session, number).await.unwrap().into();
+            self.writer.write(&Record::Fate { session, number, fate });
+        }
+        self.writer.write(&Record::End);
+        let (figures, violations) = checker::check(&self.campaigns, &self.tail.all());
+        assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.story());
+        for campaign in &self.campaigns {
+            self.control.remove(&campaign.name).await.unwrap();
+        }
+        (figures, losses)
+    }
+
+    /// The end of the history, for whoever must find out what went wrong.
+    fn story(&self) -> String {
+        format!("-- the end of the history\n{}\n--", last_lines(&self.history))
+    }
+}
+
+/// The requests of which no client wrote down an answer.
+fn unanswered(history: &[(Who, Record)]) -> Vec<(SessionId, u64)> {
+    let mut sessions = BTreeMap::new();
+    let mut open = BTreeSet::new();
+    for (who, record) in history {
+        if let Record::Begin { session } = record {
+            sessions.insert(*who, *session);
+        } else if let Record::Send { number, .. } = record {
+            open.insert((*who, *number));
+        } else if let Record::Ack { number, heard: Heard::Counted | Heard::Refused | Heard::Unknown } = record {
+            open.remove(&(*who, *number));
+        }
+    }
+    open.into_iter().filter_map(|(who, number)| Some((*sessions.get(&who)?, number))).collect()
+}
