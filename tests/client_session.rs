@@ -81,8 +81,9 @@ fn the_main_dialogue() {
         assert_eq!(state, State { connection: connected, idle: None, held: 1, unanswered: 0 });
 
         assert_eq!(client.next_number(), 1);
-        let mut answer = lease.done();
-        assert_eq!((answer.number(), answer.session(), client.next_number()), (1, client.session(), 2));
+        let mut noted = 0;
+        let mut answer = lease.report_noted(Outcome::Done { runs: 1 }, |number| noted = number);
+        assert_eq!((noted, answer.number(), answer.session(), client.next_number()), (1, 1, client.session(), 2));
         assert_eq!(peer.requests().await, (1, 0, vec![done(5)]));
         assert_pending(&mut answer);
         peer.answer(1).await;

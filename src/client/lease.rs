@@ -115,8 +115,15 @@ impl Lease {
     ///
     /// Returns at once; the report is sent, and sent again after every reconnect, until it is answered.
     pub fn report(self, outcome: Outcome) -> Answer {
+        self.report_noted(outcome, |_| ())
+    }
+
+    /// Like [`Lease::report`], for callers that write down what they are about to send: `note` is called with the
+    /// request's number before anything of it can be sent, and not at all if it cannot be sent any more. The client is
+    /// locked meanwhile: be quick, and do not call it.
+    pub fn report_noted(self, outcome: Outcome, note: impl FnOnce(u64)) -> Answer {
         let lease = self.id();
-        self.end(Request::Report { lease, outcome })
+        self.end(Request::Report { lease, outcome }, note)
     }
 
     /// Reports all its runs as failed, and why; the text is cut to [`crate::limits::ERROR_BYTES_MAX`] bytes.
@@ -127,14 +134,19 @@ impl Lease {
 
     /// Gives it back unexecuted: its runs go to others, and to this session only after a growing delay.
     pub fn release(self) -> Answer {
-        let lease = self.id();
-        self.end(Request::Release { lease })
+        self.release_noted(|_| ())
     }
 
-    fn end(mut self, request: Request) -> Answer {
+    /// Like [`Lease::release`]; `note` as in [`Lease::report_noted`].
+    pub fn release_noted(self, note: impl FnOnce(u64)) -> Answer {
+        let lease = self.id();
+        self.end(Request::Release { lease }, note)
+    }
+
+    fn end(mut self, request: Request, note: impl FnOnce(u64)) -> Answer {
         let (sender, receiver) = oneshot::channel();
         // Always there: only this function, which consumes the lease, takes it.
-        let number = self.shared.take().map_or(0, |shared| shared.end(&self.body, request, sender));
+        let number = self.shared.take().map_or(0, |shared| shared.end(&self.body, request, sender, note));
         Answer { session: self.session(), number, receiver }
     }
 }

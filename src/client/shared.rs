@@ -112,13 +112,23 @@ impl Shared {
         }
     }
 
-    /// Queues the request that ends a lease; its number, 0 if it cannot be sent any more.
-    pub(super) fn end(&self, body: &Body, request: Request, waiter: oneshot::Sender<Verdict>) -> u64 {
+    /// Queues the request that ends a lease; its number, 0 if it cannot be sent any more. `note` learns the number first:
+    /// the client's thread cannot see the request before the lock is free.
+    pub(super) fn end(
+        &self,
+        body: &Body,
+        request: Request,
+        waiter: oneshot::Sender<Verdict>,
+        note: impl FnOnce(u64),
+    ) -> u64 {
         let mut book = self.lock();
         if book.stopped() || book.inflight.session() != body.session {
             return 0;
         }
         let number = book.inflight.queue(body.grant.lease, request, Some(waiter)).unwrap_or(0);
+        if number != 0 {
+            note(number);
+        }
         drop(book);
         self.work.notify_one();
         number

@@ -87,7 +87,7 @@ impl LogWriter {
         Ok(Self { file: self.file.try_clone()? })
     }
 
-    /// To be called before report `number` is handed to the client. On an error nothing may be reported.
+    /// To be called before report `number` can be sent. On an error the worker must end.
     pub(super) fn intent(&mut self, number: u64, lease: u64, executions: &[Execution]) -> io::Result<()> {
         let line = |execution: &Execution| {
             let Execution { task, run, spans } = execution;

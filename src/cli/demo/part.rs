@@ -25,7 +25,7 @@ use super::percolation::{Lattice, occupation};
 use super::{CAMPAIGN, Exit};
 use crate::cli::exit::Complaint;
 use crate::client::{Answer, Client, Config, Lease, Verdict};
-use crate::types::Want;
+use crate::types::{Outcome, Want};
 
 pub(crate) const EXAMPLE: &str = "\
 Example:
@@ -167,11 +167,11 @@ async fn work(arguments: WorkerArguments) -> anyhow::Result<()> {
     let mut lattice = Lattice::new(lattice);
     while let Some(lease) = client.next_lease().await {
         let executions = execute(&lease, &mut lattice, tasks, pace).await?;
-        // In this order: what is not in the file was never reported.
-        let number = client.next_number();
-        log.intent(number, lease.id().to_u64(), &executions).context("cannot write down a report")?;
-        let answer = lease.done();
-        ensure!(answer.number() == number, "report {number} was sent as number {}", answer.number());
+        let (id, runs) = (lease.id().to_u64(), lease.runs());
+        // What is not in the file was never reported.
+        let mut noted = Ok(());
+        let answer = lease.report_noted(Outcome::Done { runs }, |number| noted = log.intent(number, id, &executions));
+        noted.context("cannot write down a report")?;
         ensure!(answer.session() == session, "the server has forgotten this worker's session");
         answers.send(answer).await.context("nobody listens to the answers any more")?;
     }
