@@ -39,6 +39,11 @@ pub const TIMEOUT_MS_DEFAULT: u64 = 3_600_000;
 pub const TIMEOUT_MS_MIN: u64 = 100;
 /// Longest run timeout, in milliseconds (1 year).
 pub const TIMEOUT_MS_MAX: u64 = 365 * 24 * 3_600_000;
+/// A lease ends a tenth of one run's timeout after its runs' timeouts, but at least this much, in milliseconds: time for a
+/// holder that keeps to the timeout to say that it ran out.
+pub const TIMEOUT_GRACE_MS_MIN: u64 = 500;
+/// And at most this much, in milliseconds.
+pub const TIMEOUT_GRACE_MS_MAX: u64 = 5_000;
 /// A session that is idle this long is forgotten, in milliseconds (1 day).
 pub const SESSION_IDLE_MS: u64 = 24 * 3_600_000;
 /// A creation that nobody goes on with for this long is dropped, in milliseconds (10 min).

@@ -1,13 +1,14 @@
 //! What time does: leases expire, sessions are forgotten, abandoned creations are dropped.
 //!
 //! A lease is due a lease length after its grant or its session's last sign of life, whichever is later, but at the
-//! latest when its runs have had their timeouts. A connection of the origin's dialect has no heartbeats: its leases are due
+//! latest when its runs have had their timeouts and a little grace, in which a holder that keeps to them can report. A connection of the origin's dialect has no heartbeats: its leases are due
 //! a lease length after the grant. Expired leases stay with their session, so that a late report finds them; the oldest
 //! are forgotten first.
 
 use super::rows::{LeaseState, Phase, RowKey};
 use super::timers::Timer;
 use super::{Coordinator, Output};
+use crate::limits;
 use crate::types::{LeaseId, LossReason, Tick};
 
 impl Coordinator {
@@ -98,7 +99,10 @@ impl Coordinator {
         let granted = self.leases.granted(slot);
         let alive = if session.origin.is_some() { granted } else { granted.max(session.heard) };
         let silence = alive.after(info.lease_ms);
-        let hung = info.timeout_ms.map(|ms| granted.after(ms.saturating_mul(u64::from(lease.runs))));
+        let hung = info.timeout_ms.map(|ms| {
+            let grace = (ms / 10).clamp(limits::TIMEOUT_GRACE_MS_MIN, limits::TIMEOUT_GRACE_MS_MAX);
+            granted.after(ms.saturating_mul(u64::from(lease.runs)).saturating_add(grace))
+        });
         Some(match hung {
             Some(hung) if hung < silence => (hung, LossReason::TimedOut),
             _ => (silence, LossReason::Expired),

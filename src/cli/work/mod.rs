@@ -81,12 +81,6 @@ pub(crate) struct WorkArguments {
 /// How long to wait for something that is about to happen.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// A run is killed this much before the campaign's timeout is over: a tenth of it, at most a second.
-///
-/// When it is over, the server takes the run away and lends it again. A failure that is reported before is charged to the
-/// task, as it should be, and once.
-const HEAD_START_MAX: Duration = Duration::from_secs(1);
-
 /// How far stopping has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
@@ -277,8 +271,8 @@ async fn execute(job: Arc<Job>, lease: Lease) -> Option<(String, Answer)> {
         }
         let run = describe(&lease, index);
         label = run.label();
-        let given = lease.timeout().map(|limit| limit.saturating_sub((limit / 10).min(HEAD_START_MAX)));
-        let timeout = [job.timeout, given].into_iter().flatten().min();
+        // The server takes the run away a little later than this, so the failure is charged to the task, and once.
+        let timeout = [job.timeout, lease.timeout()].into_iter().flatten().min();
         let ending =
             run::execute(&job.command, &run, timeout, &job.printer, job.prefixed, lease.lost(), job.stopped_at_once())
                 .await;

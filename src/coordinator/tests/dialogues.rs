@@ -195,7 +195,7 @@ fn heartbeats_keep_leases_and_a_timeout_ends_them_all_the_same() {
     world.create(1, counted("a", 1, 1));
     world.hello(1, 1, 1, InstanceId::NONE);
     world.want(1, 1, 1, &[]);
-    for _ in 0..19 {
+    for _ in 0..21 {
         assert_eq!(world.pass(500), []);
         assert_eq!(world.heartbeat(1), []);
     }
