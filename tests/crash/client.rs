@@ -7,7 +7,8 @@
 //! reports everything at once.
 //!
 //! **Invariant.** A request is in the history before the library has it: one thread asks for the next number, writes, and
-//! hands over, without a pause in between.
+//! hands over, without a pause in between. Should the library give back a lost lease by itself just then, the request gets
+//! another number, which is written behind.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
@@ -155,14 +156,17 @@ async fn work(assignment: Assignment) {
     config.backoff_cap = Duration::from_millis(50);
     let client = Client::start(config).unwrap();
     let writer = Writer::open(&assignment.history, assignment.who);
-    writer.write(&Record::Begin { session: client.session() });
     let worker = Arc::new(Worker { client, writer, assignment });
+    let mut session = None;
     tokio::spawn(Arc::clone(&worker).listen());
     let mut first = (worker.assignment.role == Role::Worker)
         .then(|| FIRST.get(worker.assignment.who as usize % (2 * FIRST.len())).copied())
         .flatten();
     let mut busy = JoinSet::new();
     while let Some(lease) = worker.client.next_lease().await {
+        if session.replace(lease.session()) != Some(lease.session()) {
+            worker.writer.write(&Record::Begin { session: lease.session() });
+        }
         worker.granted(&lease);
         let deed = first.take().unwrap_or_else(|| choose(&mut random));
         let random = Random::new(random.number());
@@ -242,7 +246,8 @@ impl Worker {
             }
             Deed::Release => {
                 let number = self.announce(&lease, Sent::Release);
-                self.hear(lease.release(), number).await;
+                let answer = lease.release();
+                self.hear(answer, number).await;
             }
             Deed::Late => {
                 while lease.timeout().is_some() && !lease.is_lost() && !self.in_a_hurry() {
@@ -271,7 +276,8 @@ impl Worker {
             Outcome::Mixed { done, failed, .. } => Sent::Mixed { done: *done, failed: *failed },
         };
         let number = self.announce(&lease, sent);
-        self.hear(lease.report(outcome), number).await;
+        let answer = lease.report(outcome);
+        self.hear(answer, number).await;
     }
 
     /// Writes down what the next request will be; it must be handed over at once.
@@ -282,13 +288,17 @@ impl Worker {
     }
 
     async fn hear(&self, answer: Answer, number: u64) {
-        assert!(answer.number() == number || answer.number() == 0, "{number} was sent as {}", answer.number());
+        let instead = answer.number();
+        if instead != number {
+            // Zero: it was never sent, and its answer will say that it is unknown.
+            self.writer.write(&Record::Renumber { number, instead });
+        }
         let heard = match answer.await {
             Verdict::Counted => Heard::Counted,
             Verdict::Refused(_) => Heard::Refused,
             Verdict::Unknown => Heard::Unknown,
         };
-        self.writer.write(&Record::Ack { number, heard });
+        self.writer.write(&Record::Ack { number: instead, heard });
     }
 
     fn in_a_hurry(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What happened, in order: one file to which every process of a test appends, one record a write.
 //!
 //! ```text
-//!   3 begin 0f3c…                       client 3 has a session
+//!   3 begin 0f3c…                       client 3 has a session that lasts
 //!   3 grant 4294967301 lowest 12 0 2    it was lent two runs of task 12
 //!   3 send 17 4294967301 done 2         it is about to report; written before the report is handed to the library
 //!   0 killed-server                     the test (0) has killed the server
@@ -29,7 +29,7 @@ pub(crate) const TEST: Who = 0;
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A client has begun a session.
+    /// A client was lent something for the first time in this session. (Before, a session is nothing that lasts.)
     Begin { session: SessionId },
     /// A client took a lease.
     Grant { lease: u64, campaign: String, task: u32, first: u32, runs: u32 },
@@ -37,6 +37,8 @@ pub(crate) enum Record {
     Lost { lease: u64 },
     /// A client is about to hand over a request.
     Send { number: u64, lease: u64, what: Sent },
+    /// The library gave a request another number than the next one, having put a request of its own in between.
+    Renumber { number: u64, instead: u64 },
     /// A client read an answer.
     Ack { number: u64, heard: Heard },
     /// A client was told that all it wants is settled; one record for each campaign that it wants.
@@ -123,6 +125,7 @@ impl fmt::Display for Record {
                 write!(out, "send {number} {lease} mixed {done} {failed}")
             }
             Self::Send { number, lease, what: Sent::Release } => write!(out, "send {number} {lease} release"),
+            Self::Renumber { number, instead } => write!(out, "renumber {number} {instead}"),
             Self::Ack { number, heard } => write!(out, "ack {number} {}", word(*heard, &HEARD)),
             Self::Settled { campaign, finished } => write!(out, "settled {campaign} {finished}"),
             Self::Left => write!(out, "left"),
@@ -189,6 +192,7 @@ impl Record {
                 };
                 (Self::Send { number: number(0)?, lease: number(1)?, what }, length)
             }
+            "renumber" => (Self::Renumber { number: number(0)?, instead: number(1)? }, 2),
             "ack" => (Self::Ack { number: number(0)?, heard: value(words.get(1)?, &HEARD)? }, 2),
             "settled" => (Self::Settled { campaign: name(0)?, finished: flag(1)? }, 2),
             "left" => (Self::Left, 0),
@@ -304,6 +308,7 @@ fn all_kinds() -> Vec<Record> {
         Record::Grant { lease: 1 << 40, campaign: campaign(), task: 12, first: 3, runs: 2 },
         Record::Lost { lease: 9 },
         Record::Settled { campaign: campaign(), finished: true },
+        Record::Renumber { number: 3, instead: 4 },
         Record::Left,
         Record::Closed { goodbye: false },
         Record::KilledServer,
