@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command as Process, Stdio};
 
+use libtest_mimic::{Arguments, Trial};
 use tenfold::coordinator::command::{ControlRequest, Hello, OriginAnswer, Output};
 use tenfold::coordinator::{Command, Options};
 use tenfold::store::{self, OpenError, Opened};
@@ -76,7 +77,6 @@ impl Server {
 
 const CREATION: CreationId = CreationId([8; 16]);
 
-#[test]
 fn what_a_server_knew_the_next_one_knows() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Server::open(directory.path());
@@ -110,7 +110,6 @@ fn what_a_server_knew_the_next_one_knows() {
     }
 }
 
-#[test]
 fn many_reports_share_one_sync_and_every_commit_makes_one() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Server::open(directory.path());
@@ -153,13 +152,11 @@ fn many_reports_share_one_sync_and_every_commit_makes_one() {
     }
 }
 
-#[test]
 fn a_killed_process_leaves_what_it_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged = 0;
     for lines in [1, 40, 7] {
         let mut child = Process::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture", "--ignored"])
             .env(CHILD, directory.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -200,11 +197,9 @@ fn a_killed_process_leaves_what_it_acknowledged() {
 /// Tells the child of a test what its directory is.
 const CHILD: &str = "TENFOLD_TEST_STORE";
 
-#[test]
-#[ignore = "runs as the child of another test"]
-fn child() {
-    let Some(path) = std::env::var_os(CHILD) else { return };
-    let mut server = Server::open(Path::new(&path));
+/// The process that is killed: counts for ever, and says what was acknowledged.
+fn child(path: &Path) {
+    let mut server = Server::open(path);
     if server.opened.recovery.fresh {
         server.create(Tasks::Range { first: 0, count: 5 }, 1_000_000);
     }
@@ -217,4 +212,27 @@ fn child() {
             return;
         }
     }
+}
+
+/// Runs the tests, or is the child of one of them.
+fn main() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        child(Path::new(&path));
+        return;
+    }
+    let tests: [(&str, fn()); 3] = [
+        ("what_a_server_knew_the_next_one_knows", what_a_server_knew_the_next_one_knows),
+        (
+            "many_reports_share_one_sync_and_every_commit_makes_one",
+            many_reports_share_one_sync_and_every_commit_makes_one,
+        ),
+        ("a_killed_process_leaves_what_it_acknowledged", a_killed_process_leaves_what_it_acknowledged),
+    ];
+    let trial = |(name, test): (&'static str, fn())| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.map(trial).into()).exit();
 }
