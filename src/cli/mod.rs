@@ -8,7 +8,7 @@
 //!
 //! Nothing here decides about work or counts: every command is a thin user of [`crate::client`] (or of the store, for
 //! `verify`; or of the server, for `serve`). Absent on purpose: clocks other than tokio's timers, prints outside
-//! `output.rs`, and clap's environment variables (a flag wins over the environment by [`options`], by hand, because
+//! `output.rs`, and clap's environment variables (a flag wins over the environment by `options.rs`, by hand, because
 //! clap counts values from the environment as given). `docs/CLI.md` is the user's view: exit codes and JSON schemas.
 //! Tested by `tests/cli_*.rs`, which run the real program.
 

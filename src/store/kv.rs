@@ -5,7 +5,7 @@
 //!   Texts, recovery ──▶ Reader
 //! ```
 //!
-//! A store knows bytes only: what keys and values mean is decided in [`super::keys`] and [`super::codec`].
+//! A store knows bytes only: what keys and values mean is decided in `keys.rs` and `codec.rs`.
 //!
 //! **Invariants.** A commit is atomic and durable when it returns `Ok`. After its first failed commit a store fails every
 //! further one. Values never exceed [`limits::VALUE_BYTES_MAX`]. Deliberately absent: retries of anything.
