@@ -548,8 +548,12 @@ fn a_session_of_another_data_directory_or_a_forgotten_one_is_unknown() {
     world.pass(4_999);
     assert!(matches!(world.hello(2, 1, 2, INSTANCE)[0].1, Output::Welcome { resumed: true, through: 1, .. }));
     world.disconnect(2);
+    // The bound counts from the last disconnection, not from the first.
+    world.pass(4_999);
+    assert!(matches!(world.hello(5, 1, 3, INSTANCE)[0].1, Output::Welcome { resumed: true, through: 1, .. }));
+    world.disconnect(5);
     world.pass(10_000);
-    assert_eq!(world.hello(3, 1, 3, INSTANCE), unknown(3));
+    assert_eq!(world.hello(3, 1, 4, INSTANCE), unknown(3));
     assert_eq!(world.counts("a"), [(1, 0, 0)]);
     assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Session(_) | RowKey::SessionName(_))));
 }
