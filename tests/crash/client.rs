@@ -6,9 +6,7 @@
 //! first leases of the first clients have a fixed fate, so that every kind occurs. Once the file `hurry` is there it
 //! reports everything at once.
 //!
-//! **Invariant.** A request is in the history before the library has it: one thread asks for the next number, writes, and
-//! hands over, without a pause in between. Should the library give back a lost lease by itself just then, the request gets
-//! another number, which is written behind.
+//! **Invariant.** A request is in the history before anything of it can be sent.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
@@ -245,9 +243,8 @@ impl Worker {
                 self.report(lease, Outcome::Mixed { done, failed, error }).await;
             }
             Deed::Release => {
-                let number = self.announce(&lease, Sent::Release);
-                let answer = lease.release();
-                self.hear(answer, number).await;
+                let id = lease.id().to_u64();
+                self.hear(lease.release_noted(|number| self.note(number, id, Sent::Release))).await;
             }
             Deed::Late => {
                 while lease.timeout().is_some() && !lease.is_lost() && !self.in_a_hurry() {
@@ -275,30 +272,23 @@ impl Worker {
             Outcome::Done { runs } => Sent::Done(*runs),
             Outcome::Mixed { done, failed, .. } => Sent::Mixed { done: *done, failed: *failed },
         };
-        let number = self.announce(&lease, sent);
-        let answer = lease.report(outcome);
-        self.hear(answer, number).await;
+        let id = lease.id().to_u64();
+        self.hear(lease.report_noted(outcome, |number| self.note(number, id, sent))).await;
     }
 
-    /// Writes down what the next request will be; it must be handed over at once.
-    fn announce(&self, lease: &Lease, what: Sent) -> u64 {
-        let number = self.client.next_number();
-        self.writer.write(&Record::Send { number, lease: lease.id().to_u64(), what });
-        number
+    /// Writes down what is about to be sent.
+    fn note(&self, number: u64, lease: u64, what: Sent) {
+        self.writer.write(&Record::Send { number, lease, what });
     }
 
-    async fn hear(&self, answer: Answer, number: u64) {
-        let instead = answer.number();
-        if instead != number {
-            // Zero: it was never sent, and its answer will say that it is unknown.
-            self.writer.write(&Record::Renumber { number, instead });
-        }
+    async fn hear(&self, answer: Answer) {
+        let number = answer.number();
         let heard = match answer.await {
             Verdict::Counted => Heard::Counted,
             Verdict::Refused(_) => Heard::Refused,
             Verdict::Unknown => Heard::Unknown,
         };
-        self.writer.write(&Record::Ack { number: instead, heard });
+        self.writer.write(&Record::Ack { number, heard });
     }
 
     fn in_a_hurry(&self) -> bool {

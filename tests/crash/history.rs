@@ -35,10 +35,8 @@ pub(crate) enum Record {
     Grant { lease: u64, campaign: String, task: u32, first: u32, runs: u32 },
     /// A client knows that its lease is lost; it may still report.
     Lost { lease: u64 },
-    /// A client is about to hand over a request.
+    /// A client's request is about to be handed over; it has not left yet.
     Send { number: u64, lease: u64, what: Sent },
-    /// The library gave a request another number than the next one, having put a request of its own in between.
-    Renumber { number: u64, instead: u64 },
     /// A client read an answer.
     Ack { number: u64, heard: Heard },
     /// A client was told that all it wants is settled; one record for each campaign that it wants.
@@ -125,7 +123,6 @@ impl fmt::Display for Record {
                 write!(out, "send {number} {lease} mixed {done} {failed}")
             }
             Self::Send { number, lease, what: Sent::Release } => write!(out, "send {number} {lease} release"),
-            Self::Renumber { number, instead } => write!(out, "renumber {number} {instead}"),
             Self::Ack { number, heard } => write!(out, "ack {number} {}", word(*heard, &HEARD)),
             Self::Settled { campaign, finished } => write!(out, "settled {campaign} {finished}"),
             Self::Left => write!(out, "left"),
@@ -192,7 +189,6 @@ impl Record {
                 };
                 (Self::Send { number: number(0)?, lease: number(1)?, what }, length)
             }
-            "renumber" => (Self::Renumber { number: number(0)?, instead: number(1)? }, 2),
             "ack" => (Self::Ack { number: number(0)?, heard: value(words.get(1)?, &HEARD)? }, 2),
             "settled" => (Self::Settled { campaign: name(0)?, finished: flag(1)? }, 2),
             "left" => (Self::Left, 0),
@@ -308,7 +304,6 @@ fn all_kinds() -> Vec<Record> {
         Record::Grant { lease: 1 << 40, campaign: campaign(), task: 12, first: 3, runs: 2 },
         Record::Lost { lease: 9 },
         Record::Settled { campaign: campaign(), finished: true },
-        Record::Renumber { number: 3, instead: 4 },
         Record::Left,
         Record::Closed { goodbye: false },
         Record::KilledServer,

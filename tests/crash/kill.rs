@@ -389,9 +389,6 @@ fn unanswered(history: &[(Who, Record)]) -> Vec<(SessionId, u64)> {
             sessions.insert(*who, *session);
         } else if let Record::Send { number, .. } = record {
             open.insert((*who, *number));
-        } else if let Record::Renumber { number, instead } = record {
-            open.remove(&(*who, *number));
-            open.insert((*who, *instead));
         } else if let Record::Ack { number, heard: Heard::Counted | Heard::Refused | Heard::Unknown } = record {
             open.remove(&(*who, *number));
         }
