@@ -194,6 +194,36 @@ fn a_killed_process_leaves_what_it_acknowledged() {
     }
 }
 
+#[test]
+fn a_process_killed_while_it_opened_leaves_nothing_that_keeps_the_next_one_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::open(directory.path());
+    server.create(Tasks::Range { first: 0, count: 5 }, 1);
+    drop(server);
+    drop(Server::open(directory.path()));
+    let database = directory.path().join("db");
+    let snapshots = |ending: &str| {
+        let files = std::fs::read_dir(&database).unwrap().map(|entry| entry.unwrap().path());
+        let fits = |path: &std::path::PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with("snap.") && name.ends_with(ending)
+        };
+        files.filter(fits).collect::<Vec<_>>()
+    };
+    let snapshot = snapshots("").pop().expect("the database writes a snapshot when it is opened");
+    let whole = std::fs::read(&snapshot).unwrap();
+    // What a kill leaves between the first write of the next snapshot and its renaming.
+    for length in [0, 1, 12, 13, whole.len() - 1, whole.len()] {
+        let next = format!("{}.generating", snapshot.to_str().unwrap().replace("snap.0", "snap.1"));
+        std::fs::write(&next, &whole[..length]).unwrap();
+        store::verify(directory.path()).unwrap();
+        let server = Server::open(directory.path());
+        assert_eq!(server.opened.coordinator.summary().tasks, 5);
+        drop(server);
+        assert_eq!(snapshots(".generating"), [""; 0].map(std::path::PathBuf::from));
+    }
+}
+
 /// Tells the child of a test what its directory is.
 const CHILD: &str = "TENFOLD_TEST_STORE";
 

@@ -7,7 +7,8 @@
 //!
 //! Further rules, each of which has cost data where it was not kept: one writer; one batch and one flush a commit; no value above
 //! 4 KiB, and an alarm when the database spills into `blobs/`, which it never syncs; nothing is acknowledged and nothing is
-//! tried again after an error or a failed sync, not even by closing; a panic while opening is damage, not a crash.
+//! tried again after an error or a failed sync, not even by closing; a panic while opening is damage, not a crash; a snapshot
+//! that a killed process had only begun to write is removed before opening, since sled would take it for the newest.
 //!
 //! **Invariants.** A commit that returns `Ok` was synced after its last byte was written. A failed sync, also one in the
 //! background, fails every later commit of the process. Deliberately absent: temporary databases, compression, other trees.
@@ -34,6 +35,11 @@ const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The directory of a database's spilled values, within its own.
 const BLOBS: &str = "blobs";
+
+/// Begins the name of a snapshot of the database's index, and ends that of one that is still being written: it is renamed
+/// when it is complete, and only then is the one before it removed.
+const SNAPSHOT: &str = "snap.";
+const SNAPSHOT_UNFINISHED: &str = ".generating";
 
 /// The database's main file, within its directory.
 const MAIN_FILE: &str = "db";
@@ -74,6 +80,7 @@ impl SledStore {
     /// See [`SledError`].
     pub fn open(path: &Path) -> Result<Self, SledError> {
         sync::check().map_err(SledError::NoSync)?;
+        remove_unfinished_snapshots(path)?;
         let database = open_database(path)?;
         let store = Self { database, blobs: path.join(BLOBS), failed: false };
         sync::prove(&File::open(path.join(MAIN_FILE))?).map_err(SledError::NoSync)?;
@@ -163,6 +170,29 @@ impl Reader for SledReader {
 
 fn read_error(error: ::sled::Error) -> ReadError {
     ReadError(error.to_string())
+}
+
+/// Removes snapshots that a killed process had not finished. They are written by every opening, so a server that is killed
+/// while it starts leaves one now and then. The database means to overlook them, but looks for another ending, reads half
+/// a snapshot, and is "corrupted" for ever. Without a finished one nothing is touched: then the database knows better.
+fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (mut finished, mut unfinished) = (false, Vec::new());
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(SNAPSHOT) && name.ends_with(SNAPSHOT_UNFINISHED) {
+            unfinished.push(entry.path());
+        } else {
+            finished |= name.starts_with(SNAPSHOT);
+        }
+    }
+    if finished { unfinished.iter().try_for_each(std::fs::remove_file) } else { Ok(()) }
 }
 
 fn open_database(path: &Path) -> Result<::sled::Db, SledError> {
