@@ -6,8 +6,11 @@
 //! | KIND | `requests`, `refusal`, `release`, `grant`, `create`, `origin`, `goodbye`: what the commit must contain |
 //! | N | the N-th such commit of the process, from 1 (the default) |
 //!
-//! The process aborts there, which is a SIGKILL as far as the data directory and the peers can tell. Without the
-//! variable this is one comparison a commit. Tested in this file, and by the resend tests that use it.
+//! The process aborts there, which is a SIGKILL as far as the data directory and the peers can tell. Before, it waits for a
+//! moment in which whatever should not have left would reach the peers, and fail their test. Without the variable this is
+//! one comparison a commit. Tested in this file, and by the resend tests that use it.
+
+use std::time::Duration;
 
 use crate::coordinator::Command;
 use crate::coordinator::command::{ControlRequest, Output};
@@ -15,6 +18,9 @@ use crate::types::Request;
 
 /// The variable.
 pub(crate) const VARIABLE: &str = "TENFOLD_FAULT";
+
+/// How long to wait before dying. Enough for the sockets; too short for anybody to be missed.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Where to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +137,7 @@ impl Fault {
     pub(crate) fn pass(&mut self, point: Point, kinds: Kinds) {
         if self.is_due(point, kinds) {
             tracing::error!("{VARIABLE}: dying here as asked");
+            std::thread::sleep(MOMENT);
             assert!(point != Point::Panic, "{VARIABLE} asked for it");
             std::process::abort();
         }
