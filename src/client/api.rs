@@ -112,12 +112,6 @@ impl Client {
         self.shared.lock().inflight.session()
     }
 
-    /// The number that the next report or release will get, for callers that write down what they are about to send and
-    /// do everything with this client on one thread.
-    pub fn next_number(&self) -> u64 {
-        self.shared.lock().inflight.next_number()
-    }
-
     /// The next lease, as soon as there is one.
     ///
     /// `None`: there is none to wait for. The client was closed or has stopped ([`Client::watch`] says why), or all that
