@@ -49,9 +49,9 @@ impl Coordinator {
     pub(super) fn serve_waiting(&mut self) {
         for _ in 0..self.options.slice {
             let Some(visit) = self.waiting.next_visit() else { return };
-            let lendable = self.names.get(&visit.name).is_some_and(|id| self.lendable.contains(id));
-            if !lendable && !visit.news {
-                self.waiting.unmark(&visit.name);
+            let lendable = |name| self.names.get(name).is_some_and(|id| self.lendable.contains(id));
+            if let Some(name) = visit.name.as_ref().filter(|name| !visit.news && !lendable(*name)) {
+                self.waiting.unmark(name);
                 continue;
             }
             if self.fill(visit.session) {

@@ -4,8 +4,9 @@
 //! exists or not. When something opens in a campaign, or there is news of it, its name is marked; marked names are worked
 //! off in slices: every waiting session that cares is visited once, in order of arrival, until nothing is left to lend.
 //!
-//! **Invariant**: while no name is marked, no waiting session could be lent anything. So a session that asks may be served
-//! at once without overtaking anybody.
+//! **Invariant**: while nobody is to be visited, no waiting session could be lent anything. So a session that asks may be
+//! served at once without overtaking anybody. One that asks while others are to be visited comes after them, and is then
+//! visited itself, since what it could be lent may be in a campaign that is not marked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,6 +20,8 @@ pub(super) struct Waiting {
     any: BTreeSet<Waiter>,
     named: HashMap<String, BTreeSet<Waiter>>,
     marks: BTreeMap<String, Mark>,
+    /// Those who asked while names were marked and have not been looked at yet.
+    late: BTreeSet<Waiter>,
 }
 
 /// How far the waiting sessions have looked at a campaign.
@@ -33,8 +36,8 @@ struct Mark {
 pub(super) struct Visit {
     /// The session's slot.
     pub(super) session: u32,
-    /// The marked name.
-    pub(super) name: String,
+    /// The marked name; `None` for one who asked while names were marked.
+    pub(super) name: Option<String>,
     /// Whether it is to be visited even if nothing can be lent.
     pub(super) news: bool,
 }
@@ -43,6 +46,9 @@ impl Waiting {
     /// Puts a session at the end of its queues; returns its arrival number for [`Waiting::leave`].
     pub(super) fn join(&mut self, session: u32, campaigns: &[String]) -> u64 {
         self.arrivals += 1;
+        if self.is_marked() {
+            self.late.insert((self.arrivals, session));
+        }
         if campaigns.is_empty() {
             self.any.insert((self.arrivals, session));
         }
@@ -55,6 +61,7 @@ impl Waiting {
     /// Takes a session out of its queues.
     pub(super) fn leave(&mut self, arrival: u64, session: u32, campaigns: &[String]) {
         self.any.remove(&(arrival, session));
+        self.late.remove(&(arrival, session));
         for name in campaigns {
             if let Some(queue) = self.named.get_mut(name) {
                 queue.remove(&(arrival, session));
@@ -77,13 +84,16 @@ impl Waiting {
 
     /// Whether sessions are still to be visited.
     pub(super) fn is_marked(&self) -> bool {
-        !self.marks.is_empty()
+        !self.marks.is_empty() || !self.late.is_empty()
     }
 
-    /// The next session to visit; `None` when all marks are worked off.
+    /// The next session to visit; `None` when all marks are worked off and all who came meanwhile were visited.
     pub(super) fn next_visit(&mut self) -> Option<Visit> {
         loop {
-            let (name, mark) = self.marks.first_key_value().map(|(name, mark)| (name.clone(), *mark))?;
+            let Some((name, mark)) = self.marks.first_key_value().map(|(name, mark)| (name.clone(), *mark)) else {
+                let (_, session) = self.late.pop_first()?;
+                return Some(Visit { session, name: None, news: true });
+            };
             let after = (mark.visited + 1, 0);
             let any = self.any.range(after..).next();
             let named = self.named.get(&name).and_then(|queue| queue.range(after..).next());
@@ -96,7 +106,7 @@ impl Waiting {
                 continue;
             };
             self.marks.insert(name.clone(), Mark { visited: arrival, ..mark });
-            return Some(Visit { session, name, news: mark.news });
+            return Some(Visit { session, name: Some(name), news: mark.news });
         }
     }
 
@@ -126,7 +136,7 @@ mod tests {
         waiting.join(8, &names(&["b"]));
         waiting.join(9, &[]);
         waiting.mark("a", false);
-        let visit = |session, name: &str| Some(Visit { session, name: name.into(), news: false });
+        let visit = |session, name: &str| Some(Visit { session, name: Some(name.into()), news: false });
         assert_eq!(waiting.next_visit(), visit(7, "a"));
         assert_eq!(waiting.next_visit(), visit(9, "a"));
         assert_eq!(waiting.next_visit(), None);
@@ -138,6 +148,22 @@ mod tests {
         waiting.mark("a", false);
         assert_eq!(waiting.next_visit(), visit(9, "a"));
         assert_eq!(waiting.next_visit(), None);
+    }
+
+    #[test]
+    fn who_comes_while_a_name_is_marked_is_visited_last() {
+        let mut waiting = Waiting::default();
+        waiting.join(7, &names(&["a"]));
+        waiting.mark("a", false);
+        let arrival = waiting.join(8, &names(&["b"]));
+        waiting.join(9, &names(&["b"]));
+        assert_eq!(waiting.next_visit(), Some(Visit { session: 7, name: Some("a".into()), news: false }));
+        waiting.unmark("a");
+        assert!(waiting.is_marked());
+        waiting.leave(arrival, 8, &names(&["b"]));
+        assert_eq!(waiting.next_visit(), Some(Visit { session: 9, name: None, news: true }));
+        assert_eq!(waiting.next_visit(), None);
+        assert!(!waiting.is_marked());
     }
 
     #[test]

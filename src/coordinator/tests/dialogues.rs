@@ -429,6 +429,23 @@ fn those_who_wait_are_served_in_order() {
 }
 
 #[test]
+fn who_asks_while_others_look_is_not_forgotten() {
+    for wanted in [&[][..], &["b"]] {
+        let mut world = world();
+        world.create(1, counted("a", 1, 1));
+        world.hello(1, 1, 1, InstanceId::NONE);
+        world.hello(2, 2, 1, InstanceId::NONE);
+        let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+        world.want(2, 1, 1, &["a"]);
+        world.create(2, counted("b", 1, 1));
+        world.want(1, 1, 1, wanted);
+        // What it gives back goes to the one who waits; it asks anew in the same step, and "b" has been open all along.
+        let outputs = world.failed(1, 1, lease);
+        assert_eq!((grants(&outputs, 2)[0].campaign, grants(&outputs, 1)[0].campaign), (CampaignId(1), CampaignId(2)));
+    }
+}
+
+#[test]
 fn campaigns_take_turns() {
     let mut world = world();
     world.create(1, counted("a", 100, 1));
