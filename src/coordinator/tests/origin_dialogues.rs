@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::coordinator::command::{CloseReason, OriginAnswer};
+use crate::coordinator::rows::CLEAR_TASKS_UNIT;
 
 const WAIT: Output = Output::Origin(OriginAnswer::Wait);
 const SETTLED: Output = Output::Origin(OriginAnswer::Settled);
@@ -154,6 +155,25 @@ fn which_campaign() {
     world.create(2, counted("b", 1, 1));
     say(&mut world, 1, &[], task(0));
     assert_eq!(world.counts("b"), [(0, 0, 1)]);
+}
+
+#[test]
+fn reports_to_a_campaign_that_is_being_removed_count_nowhere() {
+    // At every point of the removal: a count stored after its part of the tasks was cleared would outlive the campaign.
+    for steps in 0..6 {
+        let mut world = world(3 * CLEAR_TASKS_UNIT, 1);
+        say(&mut world, 1, &[], task(0));
+        world.control(ControlRequest::Pause { campaign: "toy".into() });
+        let request = ControlRequest::Remove { campaign: "toy".into() };
+        world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+        for _ in 0..steps {
+            world.apply(Command::Advance);
+        }
+        say(&mut world, 1, &[(0, 1)], WAIT);
+        world.settle();
+        assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Task(..))), "nothing is left");
+        world.restart();
+    }
 }
 
 #[test]
