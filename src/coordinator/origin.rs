@@ -28,7 +28,8 @@ impl Coordinator {
                 return;
             }
         };
-        let listed = campaign.and_then(|id| self.campaigns.get(&id)).is_some_and(|one| one.row.phase != Phase::Removing);
+        let listed =
+            campaign.and_then(|id| self.campaigns.get(&id)).is_some_and(|one| one.row.phase != Phase::Removing);
         for (task, units) in tasks.iter().filter(|_| listed) {
             let Some(lease_slot) = self.origin_lease(slot, *task) else { continue };
             let Some(lease) = self.leases.get(lease_slot).copied() else { continue };

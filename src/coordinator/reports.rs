@@ -16,11 +16,11 @@ impl Coordinator {
     pub(super) fn requests(&mut self, connection: ConnectionId, first: u64, confirmed: u64, requests: Vec<Request>) {
         let Some(slot) = self.heard(connection) else { return };
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        session.confirm(confirmed);
         if first == 0 || first > session.row.processed + 1 {
             self.send(connection, Output::Close(CloseReason::Gap));
             return;
         }
+        session.confirm(confirmed);
         let skip = usize::try_from(session.row.processed + 1 - first).unwrap_or(usize::MAX);
         let mut unread = false;
         for request in requests.into_iter().skip(skip) {

@@ -97,6 +97,15 @@ fn numbers_have_no_gaps() {
     assert_eq!(closed(&world.done(1, 0, nothing, 1), 1), Some(CloseReason::Gap));
     let refused = Refusal { from: 1, to: 1, reason: RefusalReason::NotHeld };
     assert_eq!(answer(&world.done(1, 1, nothing, 1), 1), Some((1, vec![refused])));
+    // Nothing of such a message is taken, not even what it confirms.
+    let gap = Command::Requests {
+        connection: ConnectionId(1),
+        first: 3,
+        confirmed: 1,
+        requests: vec![Request::Release { lease: nothing }],
+    };
+    assert_eq!(closed(&world.apply(gap), 1), Some(CloseReason::Gap));
+    assert_eq!(answer(&world.requests(1, 1, vec![]), 1), Some((1, vec![refused])));
 }
 
 #[test]
