@@ -62,6 +62,13 @@ impl Coordinator {
         }
     }
 
+    /// The lease table was full and is not any more: those who wait look again at all that lends.
+    pub(super) fn leases_freed(&mut self) {
+        for campaign in self.lendable.iter().filter_map(|id| self.campaigns.get(id)) {
+            self.waiting.mark(&campaign.info.name, false);
+        }
+    }
+
     /// Takes a session out of the line.
     pub(super) fn stop_waiting(&mut self, slot: u32) {
         let Some(session) = self.sessions.get_mut(slot) else { return };

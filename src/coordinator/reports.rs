@@ -61,8 +61,12 @@ impl Coordinator {
 
     /// Takes a lease out of the table and out of its session. Its runs must have been dealt with.
     pub(super) fn end_lease(&mut self, slot: u32) {
+        let full = self.leases.len() >= self.options.leases_max;
         let Some(lease) = self.leases.remove(slot) else { return };
         self.touch(RowKey::Lease(slot));
+        if full {
+            self.leases_freed();
+        }
         let Some(session) = self.sessions.get_mut(lease.session) else { return };
         if lease.state == LeaseState::Live {
             session.live.remove(&slot);

@@ -615,6 +615,27 @@ fn the_oldest_expired_lease_is_forgotten_first() {
 }
 
 #[test]
+fn who_waits_for_room_in_the_lease_table_is_served_when_there_is_some() {
+    for goodbye in [true, false] {
+        let mut world = World::new(Options { leases_max: 1, ..Options::default() });
+        world.create(1, numbered("a", 2, 1));
+        world.hello(1, 1, 1, InstanceId::NONE);
+        world.hello(2, 2, 1, InstanceId::NONE);
+        let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+        world.want(1, 0, 1, &[]);
+        assert_eq!(idle(&world.want(2, 1, 1, &[]), 2), Some(Idle::Closed));
+        // The lease expires, but is kept for a late report and takes its place in the table; then it goes.
+        assert_eq!(lent(&world.pass(1_000), 2), []);
+        let outputs = if goodbye {
+            world.apply(Command::Goodbye { connection: ConnectionId(1) })
+        } else {
+            world.done(1, 1, lease, 1)
+        };
+        assert_eq!(lent(&outputs, 2).len(), 1);
+    }
+}
+
+#[test]
 fn a_keyed_campaign_is_created_in_steps_that_may_be_repeated() {
     let mut world = world();
     let creation = CreationId([1; 16]);
