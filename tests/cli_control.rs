@@ -1,5 +1,6 @@
 //! Campaigns from the command line, against a real server: creating, showing, waiting, ordering, and every exit code.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cli_support;

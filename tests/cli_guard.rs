@@ -2,6 +2,7 @@
 //!
 //! A test holds the worker's end of the socket. "Gone" is looked for again and again, for at most ten seconds.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::io::{BufRead, BufReader, Read};

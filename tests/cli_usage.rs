@@ -1,5 +1,6 @@
 //! What the program does without any server: usage, precedence, exit codes, and who is told what on which stream.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::net::TcpListener;

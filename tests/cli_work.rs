@@ -1,5 +1,6 @@
 //! `tenfold work` against a real server: what a command is told, what its end means, and that nothing of it is left.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cli_support;

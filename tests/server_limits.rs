@@ -1,5 +1,7 @@
 //! Every limit and deadline of the server, each against a peer that breaks it; and that its other peers do not notice.
 
+#![cfg(feature = "server")]
+
 mod server_support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The native dialect on real sockets: work, answers, keys, resumes, and how many commits all that takes.
 
+#![cfg(feature = "server")]
+
 mod server_support;
 
 use server_support::{Rig, hello, patiently, spec};

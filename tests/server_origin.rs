@@ -1,5 +1,7 @@
 //! The origin's dialect on real sockets: transcripts in single bytes and in bursts, copies, ends and silence.
 
+#![cfg(feature = "server")]
+
 mod server_support;
 
 use std::time::Duration;

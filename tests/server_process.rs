@@ -1,5 +1,6 @@
 //! The real program: what `serve` says, how signals and faults end it, and what a restart finds.
 
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used)] // What is outside of a test function here fails its test.
 
 mod server_support;

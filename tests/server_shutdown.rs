@@ -1,5 +1,7 @@
 //! How a server stops and starts again: draining, a second request, and what must not start at all.
 
+#![cfg(feature = "server")]
+
 mod server_support;
 
 use std::time::Duration;
