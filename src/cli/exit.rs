@@ -98,7 +98,8 @@ impl From<OpenError> for Complaint {
             }
             OpenError::Io { .. } => (Exit::Failed, None),
         };
-        Self { exit, error: Some(error.into()), hint: hint.map(str::to_owned) }
+        // Its text names its cause already.
+        Self { hint: hint.map(str::to_owned), ..Self::new(exit, error) }
     }
 }
 

@@ -18,7 +18,6 @@ use super::output::{self, counted};
 use super::values;
 use crate::limits;
 use crate::server::{Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
-use crate::store::OpenError;
 
 const EXAMPLE: &str = "\
 SIGTERM or SIGINT stops it: nothing more is lent, reports are taken for --drain. A second one stops at once, which is \
@@ -190,25 +189,12 @@ fn write_ready_file(path: &Path, server: &Server) -> io::Result<()> {
 
 /// Why it did not start, with what to do about it.
 fn complaint(error: StartError) -> Complaint {
-    let text = error.to_string();
     match error {
-        StartError::Open(OpenError::InUse { .. }) => Complaint::new(Exit::Conflict, text)
-            .hint("stop the server that has it, or give another directory with --data-dir"),
-        StartError::Open(OpenError::NewerFormat { .. }) => {
-            Complaint::new(Exit::Failed, text).hint("use the newer version of tenfold that wrote it")
+        StartError::Open(error) => error.into(),
+        StartError::Listen { ref source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            Complaint::new(Exit::Failed, error).hint("something listens there already: choose another with --listen")
         }
-        StartError::Open(OpenError::Damaged { .. }) => Complaint::new(Exit::Failed, text)
-            .hint("keep a copy of the directory, look at it with tenfold verify, restore a backup"),
-        StartError::Open(OpenError::NotOurs { .. }) => {
-            Complaint::new(Exit::Failed, text).hint("give an empty directory, or one that does not exist yet")
-        }
-        StartError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-            Complaint::new(Exit::Failed, text).hint("something listens there already: choose another with --listen")
-        }
-        StartError::Open(OpenError::Io { .. } | OpenError::Store { .. })
-        | StartError::Listen { .. }
-        | StartError::Boot(_)
-        | StartError::System(_) => Complaint::new(Exit::Failed, text),
+        StartError::Listen { .. } | StartError::Boot(_) | StartError::System(_) => Complaint::new(Exit::Failed, error),
     }
 }
 
