@@ -458,6 +458,32 @@ fn what_a_server_settled_is_not_believed_over_a_lost_connection() {
 }
 
 #[test]
+fn what_is_shown_never_lags_behind_what_was_told() {
+    play(async {
+        let server = Server::start().await;
+        let client = Client::start(Config { until_done: true, ..config(&server) }).unwrap();
+        let shown = client.watch();
+        let (mut peer, _) = server.welcomed().await;
+        for number in 1..=100 {
+            peer.lend([number], false).await;
+            until(&client, |state| state.held == 1).await;
+            let lease = lease(&client).await;
+            assert!(matches!(shown.borrow().connection, Connection::Connected { .. }));
+            assert_eq!((shown.borrow().held, shown.borrow().idle), (1, None));
+            let answer = lease.done();
+            assert_eq!((shown.borrow().held, shown.borrow().unanswered), (0, 1));
+            peer.requests().await;
+            peer.answer(number).await;
+            assert_eq!(answer.await, Verdict::Counted);
+            assert_eq!(shown.borrow().unanswered, 0);
+            peer.send(ServerMessage::Idle(WireIdle::Settled { quarantined: 0, cancelled: false })).await;
+            assert!(client.next_lease().await.is_none());
+            assert!(shown.borrow().idle.is_some());
+        }
+    });
+}
+
+#[test]
 fn a_changed_want_is_told_at_once_and_once() {
     play(async {
         let server = Server::start().await;

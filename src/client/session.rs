@@ -124,11 +124,11 @@ pub(super) async fn run(shared: &Arc<Shared>, config: &Config) {
 }
 
 fn offline(shared: &Shared, connection: Connection) {
-    let mut book = shared.lock();
-    book.inflight.disconnected();
-    book.idle = None;
-    book.connection = connection;
-    shared.show(&book);
+    shared.change(|book| {
+        book.inflight.disconnected();
+        book.idle = None;
+        book.connection = connection;
+    });
 }
 
 /// What the caller's wish to close has come to.
@@ -326,13 +326,13 @@ impl<'run> Session<'run> {
             ServerMessage::UnknownSession { instance: _ } => self.begin_anew(),
             ServerMessage::Grants { campaigns, grants, resent } => self.take_grants(campaigns, grants, resent),
             ServerMessage::Answers { through, refusals } => {
-                let resolved = self.shared.lock().inflight.answered(through, &refusals_of(refusals))?;
+                let resolved = self.shared.change(|book| book.inflight.answered(through, &refusals_of(refusals)))?;
                 self.shared.resolve(resolved);
                 Ok(())
             }
             ServerMessage::Lost { leases } => {
                 for (lease, reason) in leases.into_iter().map(<(LeaseId, LossReason)>::from) {
-                    if let Some(body) = self.shared.lock().inflight.lost(lease, reason, None) {
+                    if let Some(body) = self.shared.change(|book| book.inflight.lost(lease, reason, None)) {
                         tell_lost(&body, reason);
                     }
                 }
@@ -340,7 +340,7 @@ impl<'run> Session<'run> {
                 Ok(())
             }
             ServerMessage::Idle(idle) => {
-                self.shared.lock().idle = Some(idle.into());
+                self.shared.change(|book| book.idle = Some(idle.into()));
                 self.shared.wake();
                 Ok(())
             }
@@ -357,12 +357,16 @@ impl<'run> Session<'run> {
         refusals: Vec<WireRefusal>,
         leases: u32,
     ) -> Result<(), End> {
-        let welcomed = self.shared.lock().inflight.welcomed(instance, through, &refusals_of(refusals), leases);
+        let shared = self.shared;
+        let welcomed = shared.change(|book| {
+            let welcomed = book.inflight.welcomed(instance, through, &refusals_of(refusals), leases);
+            self.check_introduced(book);
+            welcomed
+        });
         match welcomed {
             Ok((resolved, granted)) => {
                 self.shared.resolve(resolved);
                 self.shared.granted(granted);
-                self.check_introduced();
                 Ok(())
             }
             Err(breach @ Breach::ForeignSession { .. }) => {
@@ -375,8 +379,7 @@ impl<'run> Session<'run> {
     }
 
     /// Once all live leases came again, the session is in force.
-    fn check_introduced(&mut self) {
-        let mut book = self.shared.lock();
+    fn check_introduced(&mut self, book: &mut Book) {
         if self.introduction.is_some() && book.inflight.is_live() {
             self.introduction = None;
             self.heartbeat = Instant::now() + self.heartbeat_pause();
@@ -395,7 +398,7 @@ impl<'run> Session<'run> {
 
     fn forget(&self) -> Result<(), End> {
         let successor = random::id().map_err(|error| End::Retry(format!("no random numbers: {error}")))?;
-        let forgotten = self.shared.lock().inflight.forget(SessionId(successor));
+        let forgotten = self.shared.change(|book| book.inflight.forget(SessionId(successor)));
         let (unanswered, lost) = (forgotten.waiters.len(), forgotten.lost.len());
         if unanswered + lost > 0 {
             tracing::warn!(server = %self.server, unanswered, lost, "the server does not know the session any more");
@@ -410,9 +413,7 @@ impl<'run> Session<'run> {
             self.campaigns.insert(campaign.id, Arc::new(campaign));
         }
         self.heartbeat = self.heartbeat.min(Instant::now() + self.heartbeat_pause());
-        let mut guard = self.shared.lock();
-        let book = &mut *guard;
-        let session = book.inflight.session();
+        let session = self.shared.lock().inflight.session();
         let mut leases = Vec::with_capacity(grants.len());
         for (grant, key) in grants.into_iter().map(<(Grant, Option<String>)>::from) {
             let Some(campaign) = self.campaigns.get(&grant.campaign) else {
@@ -424,13 +425,16 @@ impl<'run> Session<'run> {
             let body = Body { session, campaign: Arc::clone(campaign), grant, key, lost: SetOnce::new() };
             leases.push((grant.lease, Arc::new(body)));
         }
-        let granted = book.inflight.granted(leases, resent)?;
-        if granted.fresh > 0 {
-            book.idle = None;
-        }
-        drop(guard);
-        self.shared.granted(granted);
-        self.check_introduced();
+        let shared = self.shared;
+        let granted = shared.change(|book| {
+            let granted = book.inflight.granted(leases, resent)?;
+            if granted.fresh > 0 {
+                book.idle = None;
+            }
+            self.check_introduced(book);
+            Ok::<_, Breach>(granted)
+        })?;
+        shared.granted(granted);
         Ok(())
     }
 }

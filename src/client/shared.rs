@@ -9,7 +9,7 @@
 //! A plain mutex, not a channel, since a report must know its number when the call returns, and a lease dropped in a
 //! destructor cannot wait. It is held for a few map operations at a time and never across an await.
 //!
-//! **Invariants.** Nobody waits for ever once the client has stopped: whoever runs the session calls
+//! **Invariants.** What is shown never lags behind what somebody was told or did. Nobody waits for ever once the client has stopped: whoever runs the session calls
 //! [`Shared::stop`] when it ends, however it ends. Tested through `tests/client_session.rs`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,6 +76,14 @@ impl Shared {
         self.shown.subscribe()
     }
 
+    /// Changes the book, and shows how it stands before anybody can see the change otherwise.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
+        let mut book = self.lock();
+        let outcome = change(&mut book);
+        self.show(&book);
+        outcome
+    }
+
     /// Shows how the book stands now, if that is news.
     pub(super) fn show(&self, book: &Book) {
         let state = book.state();
@@ -129,6 +137,7 @@ impl Shared {
         if number != 0 {
             note(number);
         }
+        self.show(&book);
         drop(book);
         self.work.notify_one();
         number
@@ -141,17 +150,18 @@ impl Shared {
             return;
         }
         book.inflight.abandon(body.grant.lease, None);
+        self.show(&book);
         drop(book);
         self.work.notify_one();
     }
 
     pub(super) fn set_want(&self, want: Want) {
-        let mut book = self.lock();
-        // What the server said was about another window; it says it again if it still holds.
-        book.idle = None;
-        book.want = want;
-        book.want_changed = true;
-        drop(book);
+        self.change(|book| {
+            // What the server said was about another window; it says it again if it still holds.
+            book.idle = None;
+            book.want = want;
+            book.want_changed = true;
+        });
         self.work.notify_one();
     }
 

@@ -39,7 +39,9 @@ impl Server {
 
     /// The next connection, before any byte.
     pub(crate) async fn accept_raw(&self) -> TcpStream {
-        self.listener.accept().await.unwrap().0
+        let stream = self.listener.accept().await.unwrap().0;
+        stream.set_nodelay(true).unwrap();
+        stream
     }
 
     /// The next connection, after the prefaces.
