@@ -20,10 +20,16 @@ impl Coordinator {
             self.send(connection, Output::Close(CloseReason::SessionsFull));
             return;
         };
+        if self.origin_broken(slot).is_none_or(|broken| *broken) {
+            return;
+        }
         let campaign = self.origin_campaign(slot);
         let tasks = match self.check_origin(campaign, done) {
             Ok(tasks) => tasks,
             Err(reason) => {
+                if let Some(broken) = self.origin_broken(slot) {
+                    *broken = true;
+                }
                 self.send(connection, Output::Close(reason));
                 return;
             }
@@ -38,6 +44,11 @@ impl Coordinator {
         }
         let answer = campaign.map_or(OriginAnswer::Wait, |id| self.origin_answer(slot, id, &tasks));
         self.send(connection, Output::Origin(answer));
+    }
+
+    /// Whether the connection broke the dialect.
+    fn origin_broken(&mut self, slot: u32) -> Option<&mut bool> {
+        Some(&mut self.sessions.get_mut(slot)?.origin.as_mut()?.broken)
     }
 
     /// The connection's session; `None` if there is no room for one.

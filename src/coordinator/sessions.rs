@@ -56,6 +56,8 @@ pub(super) struct Origin {
     pub(super) campaign: Option<CampaignId>,
     /// Its lease on each task, live or expired.
     pub(super) leases: HashMap<TaskIndex, u32>,
+    /// Whether it broke the dialect: it is being closed, and what it had sent behind that is not heard.
+    pub(super) broken: bool,
 }
 
 /// A task that a session gave back.

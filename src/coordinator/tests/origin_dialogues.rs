@@ -106,20 +106,24 @@ fn polling_does_not_keep_a_lease() {
 
 #[test]
 fn only_held_tasks_count_and_a_bad_entry_spoils_its_message() {
-    let mut world = world(3, 2);
-    say(&mut world, 1, &[(2, 1)], task(0));
-    assert_eq!(world.counts("toy")[2], (0, 0, 0), "never lent");
-    say(&mut world, 1, &[(0, 1), (1, 1)], task(2));
-    assert_eq!(world.counts("toy"), [(1, 0, 0), (0, 0, 0), (0, 0, 1)], "the unheld entry is ignored");
     for (bad, reason) in [
         ((2, 0), CloseReason::OriginUnits),
         ((2, 1_001), CloseReason::OriginUnits),
         ((3, 1), CloseReason::OriginTask),
         ((u64::MAX, 1), CloseReason::OriginTask),
     ] {
+        let mut world = world(3, 2);
+        say(&mut world, 1, &[(2, 1)], task(0));
+        assert_eq!(world.counts("toy")[2], (0, 0, 0), "never lent");
+        say(&mut world, 1, &[(0, 1), (1, 1)], task(2));
+        assert_eq!(world.counts("toy"), [(1, 0, 0), (0, 0, 0), (0, 0, 1)], "the unheld entry is ignored");
         assert_eq!(world.origin(1, &[(2, 1), bad]), [(1, Output::Close(reason))]);
+        assert_eq!(world.counts("toy")[2], (0, 0, 1), "nothing of such a message is counted");
+        assert_eq!(world.origin(1, &[(2, 1)]), [], "nor of what was sent behind it");
+        assert_eq!(world.counts("toy")[2], (0, 0, 1));
+        world.disconnect(1);
+        assert_eq!(world.counts("toy")[2], (0, 0, 0));
     }
-    assert_eq!(world.counts("toy")[2], (0, 0, 1), "nothing of such a message is counted");
 }
 
 #[test]
