@@ -134,11 +134,18 @@ async fn assert_counts(control: &Control, campaign: &str, expected: &Expected, f
     assert_eq!((status[0].finished, status[0].losses), (finished, 0));
     let page = counts(control, campaign).await;
     let counted: Vec<u64> = page.iter().map(|(done, extra, _)| u64::from(done + extra)).collect();
-    let expected = expected.borrow();
-    let wanted: Vec<u64> = (0..counted.len() as u64).map(|task| expected.get(&task).copied().unwrap_or(0)).collect();
+    let wanted = |task| expected.borrow().get(&task).copied().unwrap_or(0);
+    let wanted: Vec<u64> = (0..counted.len() as u64).map(wanted).collect();
     assert_eq!(counted, wanted);
     if finished {
-        assert!(page.iter().all(|(done, _, leased)| *done == status[0].spec.runs && *leased == 0), "{page:?}");
+        assert!(page.iter().all(|(done, _, _)| *done == status[0].spec.runs), "{page:?}");
+        // A connection that went away is noticed a moment later.
+        patiently("all leases to end", async {
+            while counts(control, campaign).await.iter().any(|(_, _, leased)| *leased > 0) {
+                sleep(PAUSE).await;
+            }
+        })
+        .await;
     }
 }
 
@@ -285,7 +292,7 @@ fn a_lease_that_expired_on_its_connection_still_counts() {
         create(&site, &[CampaignSpec { lease_ms: Some(limits::LEASE_MS_MIN), ..counted("toy", 1, 2) }]).await;
         let expected = expected();
         let mut slow = Peer::connect(&site, &expected).await;
-        assert_eq!((slow.ask(&[]).await, slow.ask(&[]).await), (0, WAIT), "the other unit is not for the same client");
+        assert_eq!(slow.ask(&[]).await, 0);
         let mut prompt = Peer::connect(&site, &expected).await;
         assert_eq!(prompt.ask(&[]).await, 0);
         assert_eq!(prompt.ask(&[(0, 1)]).await, WAIT);
@@ -367,14 +374,15 @@ fn what_was_sent_before_a_reset_counts() {
             let bytes = [encode_message(&[]).repeat(200), encode_message(&[(u64::from(task), 1)])].concat();
             peer.connection.send(&bytes).await;
             peer.connection.reset().await;
-            let is_counted = async {
-                while counts(&control, "toy").await[task as usize].0 == 0 {
+            patiently("the report to be counted, and the leases to end", async {
+                let done = |index| u32::from(index <= task);
+                let wanted: Vec<_> = (0..8).map(|index| (done(index), 0, 0)).collect();
+                while counts(&control, "toy").await != wanted {
                     sleep(PAUSE).await;
                 }
-            };
-            patiently("the report to be counted", is_counted).await;
+            })
+            .await;
         }
-        assert_eq!(counts(&control, "toy").await, [(1, 0, 0); 8]);
     });
 }
 

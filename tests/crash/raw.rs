@@ -184,9 +184,12 @@ impl Native {
         self.send(&ClientMessage::Requests { first, confirmed, requests }).await;
     }
 
-    /// The next answers: through which number, and what of it was refused.
+    /// The next answers: through which number, and what of it was refused. Where leases are short, one may be lost first.
     pub(crate) async fn answers(&mut self) -> (u64, Vec<WireRefusal>) {
-        let message = self.next().await;
+        let mut message = self.next().await;
+        while let ServerMessage::Lost { .. } = message {
+            message = self.next().await;
+        }
         let ServerMessage::Answers { through, refusals } = message else { panic!("answers expected, not {message:?}") };
         (through, refusals)
     }
