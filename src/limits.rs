@@ -1,6 +1,6 @@
 //! Every bound of the system, with its unit. What is not bounded here is bounded by one of these.
 //!
-//! The coordinator takes its bounds as a value ([`crate::coordinator::Options`]), so that tests and simulations can run
+//! The coordinator takes its bounds as a value (`coordinator::Options`), so that tests and simulations can run
 //! with tiny ones; the constants are the defaults. Relations between bounds are asserted at compile time below.
 
 /// Port for all dialects.
