@@ -74,7 +74,8 @@ impl Coordinator {
             return Err(ControlError::Draining);
         }
         // Campaigns that are being removed still take their place, so that removing and creating in turn is bounded too.
-        if self.campaigns.len() >= self.options.campaigns_max {
+        // So do ids: the last one is never given out.
+        if self.campaigns.len() >= self.options.campaigns_max || self.globals.next_campaign == u32::MAX {
             return Err(ControlError::Full { limit: self.options.campaigns_max });
         }
         spec.lease_ms = spec.lease_ms.or(Some(self.options.lease_ms));

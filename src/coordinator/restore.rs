@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use super::campaign::{Campaign, first_level};
 use super::leases::Leases;
 use super::open::OpenTasks;
-use super::rows::{Change, GlobalsRow, LeaseState, Phase, ReturnedRow, Row, RowKey, SessionRow, TaskRow, TroubleRow};
+use super::rows::{
+    CLEAR_TASKS_UNIT, Change, GlobalsRow, LeaseState, Phase, ReturnedRow, Row, RowKey, SessionRow, TaskRow, TroubleRow,
+};
 use super::sessions::{Session, Sessions};
 use super::slots::Slots;
 use super::tasks::Tasks;
@@ -26,6 +28,10 @@ pub struct Inconsistent(pub String);
 
 /// Slots beyond this are not slots of ours.
 const SLOTS_MAX: u32 = 1 << 28;
+/// The same for sessions, whose rows are large; their slots are used densely.
+const SESSION_SLOTS_MAX: u32 = limits::SESSIONS_MAX as u32;
+/// No session sends this many requests.
+const PROCESSED_MAX: u64 = 1 << 63;
 
 /// Takes rows and changes in the order in which a store has them, then becomes a [`Coordinator`].
 #[derive(Debug)]
@@ -67,18 +73,24 @@ impl Restorer {
     /// A key out of its range.
     pub fn apply(&mut self, change: Change) -> Result<(), Inconsistent> {
         match change {
-            Change::Put(row) => self.put(row),
+            Change::Put(row) => {
+                in_range(row.key())?;
+                self.put(row);
+            }
             Change::Remove(key) => {
+                in_range(key)?;
                 self.remove(key);
-                Ok(())
             }
             Change::ClearTasks { campaign, first, tasks } => {
+                if !first.0.is_multiple_of(CLEAR_TASKS_UNIT) || !tasks.is_multiple_of(CLEAR_TASKS_UNIT) {
+                    return Err(Inconsistent(format!("tasks of campaign {} cleared in part", campaign.0)));
+                }
                 if let Some(table) = self.tasks.get_mut(&campaign) {
                     table.clear(first, tasks);
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Builds the indexes and checks every invariant. Every lease gets its full length from `now` on.
@@ -86,6 +98,14 @@ impl Restorer {
     /// # Errors
     /// What does not fit together; nothing may be served from such a state.
     pub fn finish(self, options: Options, instance: InstanceId, now: Tick) -> Result<Coordinator, Inconsistent> {
+        // The first step of a data directory stores the globals; without them ids would begin anew.
+        if self.globals.is_none() && !(self.campaigns.is_empty() && self.leases.is_empty() && self.sessions.is_empty())
+        {
+            return Err(Inconsistent("rows without the globals".into()));
+        }
+        if self.globals.as_ref().is_some_and(|row| row.next_campaign == 0) {
+            return Err(Inconsistent("the next campaign has no number".into()));
+        }
         let mut coordinator = Coordinator {
             options,
             instance,
@@ -127,20 +147,7 @@ impl Restorer {
         Ok(coordinator)
     }
 
-    fn put(&mut self, row: Row) -> Result<(), Inconsistent> {
-        let fits = match row.key() {
-            RowKey::Globals => true,
-            RowKey::Campaign(CampaignId(id)) => id > 0,
-            RowKey::Task(_, TaskIndex(task)) => task < limits::TASKS_MAX,
-            RowKey::Lease(slot)
-            | RowKey::Session(slot)
-            | RowKey::SessionName(slot)
-            | RowKey::Trouble(slot)
-            | RowKey::Returned(slot) => slot < SLOTS_MAX,
-        };
-        if !fits {
-            return Err(Inconsistent(format!("a key out of range: {:?}", row.key())));
-        }
+    fn put(&mut self, row: Row) {
         match row {
             Row::Globals(row) => self.globals = Some(row),
             Row::Campaign(id, row) => drop(self.campaigns.insert(id, row)),
@@ -151,7 +158,6 @@ impl Restorer {
             Row::Trouble(slot, row) => drop(self.troubles.insert(slot, row)),
             Row::Returned(slot, row) => drop(self.returned.insert(slot, row)),
         }
-        Ok(())
     }
 
     fn remove(&mut self, key: RowKey) {
@@ -172,6 +178,17 @@ impl Restorer {
     }
 }
 
+fn in_range(key: RowKey) -> Result<(), Inconsistent> {
+    let fits = match key {
+        RowKey::Globals => true,
+        RowKey::Campaign(CampaignId(id)) => id > 0,
+        RowKey::Task(_, TaskIndex(task)) => task < limits::TASKS_MAX,
+        RowKey::Session(slot) | RowKey::SessionName(slot) => slot < SESSION_SLOTS_MAX,
+        RowKey::Lease(slot) | RowKey::Trouble(slot) | RowKey::Returned(slot) => slot < SLOTS_MAX,
+    };
+    fits.then_some(()).ok_or_else(|| Inconsistent(format!("a key out of range: {key:?}")))
+}
+
 impl Coordinator {
     fn adopt_sessions(
         &mut self,
@@ -187,7 +204,11 @@ impl Coordinator {
                 last = refusal.to;
                 fits
             });
-            if !ascending || row.refusals.len() > limits::REFUSALS_MAX || row.confirmed > row.processed {
+            if !ascending
+                || row.refusals.len() > limits::REFUSALS_MAX
+                || row.confirmed > row.processed
+                || row.processed > PROCESSED_MAX
+            {
                 return Err(Inconsistent(format!("session {slot} has impossible answers")));
             }
             session.row = row;
@@ -219,12 +240,12 @@ impl Coordinator {
     fn adopt_returned(&mut self, rows: BTreeMap<u32, ReturnedRow>) -> Result<(), Inconsistent> {
         for (slot, row) in rows {
             let fits = |campaign: &&mut Campaign| {
-                let highest = u64::from(row.word) * 64 + 63 - u64::from(row.runs.leading_zeros());
+                let end = u64::from(row.word) * 64 + 64 - u64::from(row.runs.leading_zeros());
                 row.task.0 < campaign.count()
                     && row.runs != 0
                     && campaign.numbered()
                     && (campaign.row.phase == Phase::Removing
-                        || highest < u64::from(campaign.tasks.get(row.task).row.issued))
+                        || end <= u64::from(campaign.tasks.get(row.task).row.issued))
             };
             let campaign = self.campaigns.get_mut(&row.campaign).filter(fits);
             let campaign =
@@ -239,9 +260,16 @@ impl Coordinator {
 
     fn adopt_leases(&mut self, rows: BTreeMap<u32, super::rows::LeaseRow>) -> Result<(), Inconsistent> {
         for (slot, row) in rows {
+            let wrong = |what: &str| Inconsistent(format!("lease {slot} {what}"));
+            // A slot that was ever used keeps its row; one without would give out its ids again.
+            if slot != self.leases.end() || row.generation == 0 {
+                return Err(wrong("follows a slot that lost its generation"));
+            }
             self.leases.restore(slot, row, self.now);
             let Some(lease) = row.lease else { continue };
-            let wrong = |what: &str| Inconsistent(format!("lease {slot} {what}"));
+            if lease.task.0 >= limits::TASKS_MAX {
+                return Err(wrong("has an impossible task"));
+            }
             if !(1..=limits::LEASE_RUNS_MAX).contains(&lease.runs) {
                 return Err(wrong("has an impossible number of runs"));
             }
@@ -259,6 +287,14 @@ impl Coordinator {
                 }
             };
             let campaign = self.campaigns.get_mut(&lease.campaign).filter(|campaign| lease.task.0 < campaign.count());
+            if let Some(campaign) = &campaign
+                && campaign.numbered()
+                && campaign.row.phase != Phase::Removing
+                && u64::from(lease.first_run) + u64::from(lease.runs)
+                    > u64::from(campaign.tasks.get(lease.task).row.issued)
+            {
+                return Err(wrong("has runs that were never issued"));
+            }
             match (lease.state, campaign) {
                 (LeaseState::Live, Some(campaign)) => {
                     let runs = if campaign.numbered() { lease.own.count_ones() } else { lease.runs };

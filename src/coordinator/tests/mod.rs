@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod cost;
+mod damage;
 mod dialogues;
 mod histories;
 mod origin_dialogues;
