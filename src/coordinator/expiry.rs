@@ -31,13 +31,14 @@ impl Coordinator {
                 Some(Timer::Creation(id)) => self.creation_due(id),
             }
         }
-        let Self { timers, leases, sessions, .. } = self;
-        timers.sweep(leases.len() + 2 * sessions.len(), |timer| match timer {
+        let Self { timers, leases, sessions, campaigns, .. } = self;
+        timers.sweep(leases.len() + 2 * sessions.len() + campaigns.len(), |due, timer| match timer {
             Timer::Lease(id) => leases.id(id.slot) == *id && leases.get(id.slot).is_some(),
-            Timer::Idle(slot, serial) | Timer::Released(slot, serial) => {
-                sessions.get(*slot).is_some_and(|session| session.serial == *serial)
-            }
-            Timer::Creation(_) => true,
+            Timer::Idle(slot, serial) => sessions.get(*slot).is_some_and(|session| session.serial == *serial),
+            Timer::Released(slot, serial) => sessions
+                .get(*slot)
+                .is_some_and(|session| session.serial == *serial && session.released_timer == Some(due)),
+            Timer::Creation(id) => campaigns.get(id).is_some_and(|campaign| campaign.creation.is_some()),
         });
     }
 

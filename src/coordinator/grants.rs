@@ -239,6 +239,10 @@ impl Coordinator {
     pub(super) fn released_due(&mut self, slot: u32) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(slot) else { return };
+        // An entry that an earlier one replaced must not go on beside it.
+        if session.released_timer.is_none_or(|planned| planned > now) {
+            return;
+        }
         session.released_timer = None;
         // Past delays are remembered for as long again, so that the next release of the task doubles them.
         session.released.retain(|entry| entry.until.after(entry.delay_ms) > now);

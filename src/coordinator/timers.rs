@@ -49,9 +49,9 @@ impl Timers {
 
     /// Drops entries that `keep` does not want, if there are many more than the `wanted` that could be of use. The work is
     /// paid for by the pushes since the last time.
-    pub(super) fn sweep(&mut self, wanted: usize, mut keep: impl FnMut(&Timer) -> bool) {
+    pub(super) fn sweep(&mut self, wanted: usize, mut keep: impl FnMut(Tick, &Timer) -> bool) {
         if self.heap.len() > 2 * wanted + 1_024 {
-            self.heap.retain(|Reverse((_, timer))| keep(timer));
+            self.heap.retain(|Reverse((due, timer))| keep(*due, timer));
         }
     }
 
