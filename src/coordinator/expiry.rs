@@ -14,7 +14,11 @@ use crate::types::{LeaseId, LossReason, Tick};
 impl Coordinator {
     /// Handles what is due, a slice of it.
     pub(super) fn expire(&mut self) {
+        let full = self.rows_until_full();
         for _ in 0..self.options.slice {
+            if self.touched.len() >= full {
+                break;
+            }
             match self.timers.pop(self.now) {
                 None => break,
                 Some(Timer::Lease(id)) => self.lease_due(id),

@@ -47,7 +47,11 @@ impl Coordinator {
 
     /// Lets those who wait look at the campaigns where something opened, a slice of them.
     pub(super) fn serve_waiting(&mut self) {
+        let full = self.rows_until_full();
         for _ in 0..self.options.slice {
+            if self.touched.len() >= full {
+                return;
+            }
             let Some(visit) = self.waiting.next_visit() else { return };
             let lendable = |name| self.names.get(name).is_some_and(|id| self.lendable.contains(id));
             if let Some(name) = visit.name.as_ref().filter(|name| !visit.news && !lendable(*name)) {

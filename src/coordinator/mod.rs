@@ -99,6 +99,9 @@ impl Default for Options {
     }
 }
 
+/// Rows that an ordinary item of a slice touches at most: a lease, its task, two words of returned runs, a trouble, …
+const ROWS_PER_ITEM: usize = 8;
+
 /// The state machine.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -260,6 +263,12 @@ impl Coordinator {
     /// Notes that a row may have changed; its value is read when the step ends.
     fn touch(&mut self, key: RowKey) {
         self.touched.push(key);
+    }
+
+    /// How many touched rows make a slice full before its items are used up: a forgotten session or a served one may stand
+    /// for a thousand leases.
+    fn rows_until_full(&self) -> usize {
+        self.touched.len() + ROWS_PER_ITEM * self.options.slice
     }
 
     /// Sends something once the step is durable.

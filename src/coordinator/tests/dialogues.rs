@@ -733,6 +733,35 @@ fn mass_expiry_goes_in_slices() {
 }
 
 #[test]
+fn sessions_with_many_leases_are_served_and_forgotten_in_slices() {
+    let mut world = World::new(Options { slice: 10, session_idle_ms: 5_000, ..Options::default() });
+    let settle = |world: &mut World, mut command: Command| loop {
+        let step = world.coordinator.apply(Tick(world.now), command);
+        assert!(step.changes.len() <= 8 * 10 + 3 * 100 + 10, "{} changes in one step", step.changes.len());
+        world.store(&step);
+        if world.coordinator.next_deadline().is_none_or(|due| due > Tick(world.now)) {
+            break;
+        }
+        command = Command::Advance;
+    };
+    for client in 1..=10 {
+        world.hello(client, client as u8, 1, InstanceId::NONE);
+        world.want(client, 100, 1, &[]);
+    }
+    let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: counted("a", 10_000, 1) };
+    settle(&mut world, Command::Control { connection: ConnectionId(99), id: 0, request });
+    assert_eq!(world.status("a").runs_leased, 1_000);
+    for client in 1..=10 {
+        world.disconnect(client);
+    }
+    for milliseconds in [1_000, 10_000] {
+        world.now += milliseconds;
+        settle(&mut world, Command::Advance);
+    }
+    assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Session(_))), "all are forgotten");
+}
+
+#[test]
 fn time_that_goes_backwards_is_no_time() {
     let mut world = world();
     world.create(1, counted("a", 1, 1));
