@@ -6,11 +6,13 @@ mod server_support;
 
 use std::time::Duration;
 
-use server_support::{Native, Raw, Rig, hello, patiently};
+use server_support::{Native, Raw, Rig, hello, patiently, spec};
 use tempfile::tempdir;
 use tenfold::limits;
 use tenfold::protocol::frame::{self, SERVER_PREFACE_BYTES, ServerPreface, VERSIONS, VersionRange};
-use tenfold::protocol::messages::{ClientMessage, ServerMessage, WireClosing, WireControl, WireRequest};
+use tenfold::protocol::messages::{
+    ClientMessage, ServerMessage, WireAnswer, WireClosing, WireControl, WireFailure, WireRequest,
+};
 
 /// Long enough that it never passes in a test.
 const FOREVER: Duration = Duration::from_hours(24);
@@ -190,6 +192,19 @@ async fn above_the_connection_cap_peers_are_told_to_come_back() {
         }
         assert!(matches!(told, ServerMessage::Closing { code: WireClosing::Busy, .. }), "{told:?}");
     }
+}
+
+#[tokio::test]
+async fn a_name_beyond_all_bounds_is_answered_like_any_other() {
+    let directory = tempdir().unwrap();
+    let rig = Rig::start(&directory, |_| ()).await;
+    let mut control = rig.control().await;
+    // Quoted, every character becomes five, and the answer would not fit a frame.
+    let campaign = "\u{1}".repeat(500_000);
+    let answer = control.ask(WireControl::Pause { campaign: campaign.clone() }).await;
+    assert!(matches!(&answer, WireAnswer::Failed { code: WireFailure::NotFound, .. }), "{answer:?}");
+    let answer = control.ask(WireControl::Create { creation: [1; 16], spec: spec(&campaign, 1, 1) }).await;
+    assert!(matches!(&answer, WireAnswer::Failed { code: WireFailure::Spec, .. }), "{answer:?}");
 }
 
 #[tokio::test]

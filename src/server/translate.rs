@@ -56,24 +56,38 @@ fn hello(session: WireSession) -> Hello {
 
 fn control(request: WireControl) -> ControlRequest {
     match request {
-        WireControl::Create { creation, spec } => {
+        WireControl::Create { creation, mut spec } => {
+            spec.name = named(spec.name);
             ControlRequest::Create { creation: CreationId(creation), spec: spec.into() }
         }
         WireControl::AddKeys { creation, from, keys } => {
             ControlRequest::AddKeys { creation: CreationId(creation), from, keys }
         }
         WireControl::Seal { creation } => ControlRequest::Seal { creation: CreationId(creation) },
-        WireControl::Status { campaign, from } => ControlRequest::Status { campaign, from: CampaignId(from) },
-        WireControl::Counts { campaign, from, limit } => {
-            ControlRequest::Counts { campaign, from: TaskIndex(from), limit }
+        WireControl::Status { campaign, from } => {
+            ControlRequest::Status { campaign: campaign.map(named), from: CampaignId(from) }
         }
-        WireControl::Pause { campaign } => ControlRequest::Pause { campaign },
-        WireControl::Resume { campaign } => ControlRequest::Resume { campaign },
-        WireControl::Cancel { campaign } => ControlRequest::Cancel { campaign },
-        WireControl::Requeue { campaign } => ControlRequest::Requeue { campaign },
-        WireControl::Remove { campaign } => ControlRequest::Remove { campaign },
+        WireControl::Counts { campaign, from, limit } => {
+            ControlRequest::Counts { campaign: named(campaign), from: TaskIndex(from), limit }
+        }
+        WireControl::Pause { campaign } => ControlRequest::Pause { campaign: named(campaign) },
+        WireControl::Resume { campaign } => ControlRequest::Resume { campaign: named(campaign) },
+        WireControl::Cancel { campaign } => ControlRequest::Cancel { campaign: named(campaign) },
+        WireControl::Requeue { campaign } => ControlRequest::Requeue { campaign: named(campaign) },
+        WireControl::Remove { campaign } => ControlRequest::Remove { campaign: named(campaign) },
         WireControl::Fate { session, number } => ControlRequest::Fate { session: SessionId(session), number },
     }
+}
+
+/// A campaign's name as a peer gave it. Of one that is too long as much is kept as makes it too long: no campaign has
+/// it either way, but all of it would wait in the inbox, and might not fit the answer that quotes it.
+fn named(mut name: String) -> String {
+    const CHARACTER_BYTES_MAX: usize = 4;
+    if name.len() > limits::NAME_BYTES_MAX {
+        name.truncate(name.floor_char_boundary(limits::NAME_BYTES_MAX + CHARACTER_BYTES_MAX));
+        name.shrink_to_fit();
+    }
+    name
 }
 
 /// An answer to a control request; `keys` are those of the tasks of [`ControlAnswer::Counts`], if they have any, as many
@@ -224,6 +238,18 @@ mod tests {
         let WireAnswer::Failed { code, text, index } = answer else { panic!("{answer:?}") };
         assert_eq!((code, index), (WireFailure::KeyTwice, 7));
         assert!(text.contains("key 7"), "{text}");
+    }
+
+    #[test]
+    fn names_that_are_too_long_stay_too_long() {
+        for character in ["x", "ä", "€", "😀"] {
+            for prefix in ["", "-", "--", "---"] {
+                let name = named(prefix.to_owned() + &character.repeat(1_000));
+                assert!((limits::NAME_BYTES_MAX + 1..=limits::NAME_BYTES_MAX + 4).contains(&name.len()), "{name}");
+            }
+        }
+        let longest = "x".repeat(limits::NAME_BYTES_MAX);
+        assert_eq!(named(longest.clone()), longest);
     }
 
     #[test]
