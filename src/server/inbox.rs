@@ -6,7 +6,8 @@
 //!
 //! A session that finds the inbox full waits, and so its peer does: that is how load reaches the clients. Every
 //! connection keeps one place in the inbox for its end, so that dropping a [`Registration`], however that comes about,
-//! always tells the pipeline, after everything the connection sent before. Tested in `pipeline.rs`.
+//! always tells the pipeline, after everything the connection sent before. Tested in `pipeline.rs`, the
+//! weights here.
 
 use std::sync::Arc;
 
@@ -46,12 +47,18 @@ pub(crate) enum Inbound {
     Drain,
 }
 
+/// About how many bytes of memory one task takes in an answer with counts.
+const COUNT_BYTES: usize = 128;
+/// About how many bytes of memory one campaign takes in an answer with the status.
+const STATUS_BYTES: usize = 256;
+
 /// How much of a commit a command may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weight {
     /// Requests in it, at least 1.
     pub(crate) requests: usize,
-    /// About how many bytes of memory it takes.
+    /// About how many bytes of memory it takes, or its answer does: the answers to all that one turn takes in are held
+    /// together before any of them can be dropped for a full outbox.
     pub(crate) bytes: usize,
 }
 
@@ -64,6 +71,12 @@ impl Weight {
             Command::Want { want, .. } => (1, want.campaigns.iter().map(String::len).sum()),
             Command::Control { request: ControlRequest::AddKeys { keys, .. }, .. } => {
                 (1, keys.iter().map(|key| 32 + key.len()).sum())
+            }
+            Command::Control { request: ControlRequest::Counts { limit, .. }, .. } => {
+                (1, COUNT_BYTES * (*limit).min(limits::COUNTS_PER_ANSWER_MAX) as usize)
+            }
+            Command::Control { request: ControlRequest::Status { campaign: None, .. }, .. } => {
+                (1, STATUS_BYTES * limits::STATUS_PER_ANSWER_MAX)
             }
             Command::Control { .. }
             | Command::Boot
@@ -161,5 +174,26 @@ impl Drop for Registration {
         if let Some(end) = self.end.take() {
             end.send(Inbound::Closed { connection: self.connection });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{CampaignId, TaskIndex};
+
+    fn weight(request: ControlRequest) -> usize {
+        Weight::of(&Command::Control { connection: ConnectionId(1), id: 1, request }).bytes
+    }
+
+    #[test]
+    fn a_short_question_weighs_as_much_as_its_answer() {
+        let counts = |limit| ControlRequest::Counts { campaign: "c".into(), from: TaskIndex(0), limit };
+        // The answers to all that one turn takes in wait in memory together.
+        assert!(limits::COMMIT_BYTES_MAX / weight(counts(limits::COUNTS_PER_ANSWER_MAX)) < 100);
+        assert_eq!(weight(counts(u32::MAX)), weight(counts(limits::COUNTS_PER_ANSWER_MAX)));
+        assert!(weight(counts(1)) < 1_024);
+        let status = ControlRequest::Status { campaign: None, from: CampaignId(0) };
+        assert!(limits::COMMIT_BYTES_MAX / weight(status) < 200);
     }
 }
