@@ -17,6 +17,9 @@ use tenfold::protocol::messages::{
 use tenfold::types::{Idle, InstanceId, LossReason, Outcome, RefusalReason, Settled, TaskIndex, Want, run_seed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// A wait that no test sees the end of, but for one chance in millions.
+const FOREVER: Duration = Duration::from_hours(8_000);
+
 fn config(server: &Server) -> Config {
     Config {
         name: "host:1".into(),
@@ -454,6 +457,30 @@ fn what_a_server_settled_is_not_believed_over_a_lost_connection() {
         peer.want().await;
         peer.send(ServerMessage::Idle(WireIdle::Settled { quarantined: 0, cancelled: true })).await;
         assert!(client.next_lease().await.is_none());
+    });
+}
+
+#[test]
+fn a_server_that_sends_its_clients_back_before_a_welcome_is_not_stormed() {
+    play(async {
+        let server = Server::start().await;
+        let _client = Client::start(Config { backoff_first: FOREVER, backoff_cap: FOREVER, ..config(&server) }).unwrap();
+        let (mut peer, _) = server.greeted().await;
+        peer.send(ServerMessage::Closing { code: WireClosing::Reconnect, text: "come back".into() }).await;
+        // Not "it never comes", which nobody can wait for; before, it came within a millisecond.
+        let again = tokio::time::timeout(Duration::from_millis(200), server.accept()).await;
+        assert!(again.is_err());
+    });
+}
+
+#[test]
+fn a_server_that_sends_its_clients_back_after_a_welcome_sees_them_at_once() {
+    play(async {
+        let server = Server::start().await;
+        let _client = Client::start(Config { backoff_first: FOREVER, backoff_cap: FOREVER, ..config(&server) }).unwrap();
+        let (mut peer, _) = server.welcomed().await;
+        peer.send(ServerMessage::Closing { code: WireClosing::Reconnect, text: "come back".into() }).await;
+        server.welcomed().await;
     });
 }
 

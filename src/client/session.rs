@@ -44,7 +44,7 @@ const INTRODUCTION_PATIENCE: Duration = Duration::from_millis(limits::NATIVE_IDL
 enum End {
     /// Try again after a wait.
     Retry(String),
-    /// Try again now.
+    /// Try again now, if the session was in force.
     Reconnect(String),
     /// Do not try again.
     Stop(Stopped),
@@ -99,7 +99,8 @@ pub(super) async fn run(shared: &Arc<Shared>, config: &Config) {
                 return shared.stop(reason, false);
             }
             End::Closed { said_goodbye } => return shared.stop(Stopped::Closed, said_goodbye),
-            End::Reconnect(why) => (false, why),
+            // One that sends us back before it let us in would do so again and again.
+            End::Reconnect(why) => (!welcomed, why),
             End::Retry(why) => (true, why),
         };
         tracing::info!(%server, attempt, reason = %why, "no connection");
