@@ -464,7 +464,8 @@ fn what_a_server_settled_is_not_believed_over_a_lost_connection() {
 fn a_server_that_sends_its_clients_back_before_a_welcome_is_not_stormed() {
     play(async {
         let server = Server::start().await;
-        let _client = Client::start(Config { backoff_first: FOREVER, backoff_cap: FOREVER, ..config(&server) }).unwrap();
+        let _client =
+            Client::start(Config { backoff_first: FOREVER, backoff_cap: FOREVER, ..config(&server) }).unwrap();
         let (mut peer, _) = server.greeted().await;
         peer.send(ServerMessage::Closing { code: WireClosing::Reconnect, text: "come back".into() }).await;
         // Not "it never comes", which nobody can wait for; before, it came within a millisecond.
@@ -477,7 +478,8 @@ fn a_server_that_sends_its_clients_back_before_a_welcome_is_not_stormed() {
 fn a_server_that_sends_its_clients_back_after_a_welcome_sees_them_at_once() {
     play(async {
         let server = Server::start().await;
-        let _client = Client::start(Config { backoff_first: FOREVER, backoff_cap: FOREVER, ..config(&server) }).unwrap();
+        let _client =
+            Client::start(Config { backoff_first: FOREVER, backoff_cap: FOREVER, ..config(&server) }).unwrap();
         let (mut peer, _) = server.welcomed().await;
         peer.send(ServerMessage::Closing { code: WireClosing::Reconnect, text: "come back".into() }).await;
         server.welcomed().await;

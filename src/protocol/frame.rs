@@ -6,8 +6,8 @@
 //! frame:   length of the body (u32 LE) · body (one message, see `codec`)
 //! ```
 //!
-//! **Invariants.** A length is checked before anything is kept for it. A decoder never holds more than one unfinished
-//! frame and what was pushed since it was last asked. Deliberately absent: compression, checksums (TCP has one, and what
+//! **Invariants.** A length is checked before anything is kept for it, and memory grows with what arrived, not with what
+//! was announced. A decoder never holds more than one unfinished frame and what was pushed since it was last asked. Deliberately absent: compression, checksums (TCP has one, and what
 //! it lets through is caught by the decoder or is harmless), interleaving.
 //! Tested here, and with annotated bytes in `tests/golden_wire.rs`.
 
@@ -30,6 +30,9 @@ pub const SERVER_PREFACE_BYTES: usize = 14;
 
 /// Bytes of the length in front of every body.
 pub const LENGTH_BYTES: usize = 4;
+
+/// Bytes of memory that a decoder keeps for frames to come.
+const KEPT_BYTES: usize = 16 * 1_024;
 
 const _: () = assert!(limits::FRAME_BYTES_MAX <= u32::MAX as usize, "a length is a u32");
 const _: () = assert!(MAGIC[0] >= 0x80, "the dialect is told by the first byte");
@@ -209,10 +212,6 @@ impl Decoder {
 
     /// Takes bytes as they were read. Ask for frames until there are none before pushing more: that bounds the memory.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.taken > 0 {
-            self.buffer.drain(..self.taken);
-            self.taken = 0;
-        }
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -221,15 +220,33 @@ impl Decoder {
     /// # Errors
     /// A frame is too long, known from its length alone; so will every later call say.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FrameError> {
+        let Some(length) = self.whole_length()? else {
+            self.tidy();
+            return Ok(None);
+        };
+        let start = self.taken + LENGTH_BYTES;
+        self.taken = start + length;
+        Ok(Some(&self.buffer[start..self.taken]))
+    }
+
+    /// The length of the next body, if all of it is there.
+    fn whole_length(&self) -> Result<Option<usize>, FrameError> {
         let rest = &self.buffer[self.taken..];
         let Some((length, body)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if length > self.limit {
             return Err(FrameError::TooLong { length: length as u64, limit: self.limit });
         }
-        let Some(body) = body.get(..length) else { return Ok(None) };
-        self.taken += LENGTH_BYTES + length;
-        Ok(Some(body))
+        Ok((length <= body.len()).then_some(length))
+    }
+
+    /// Lets go of what was handed out. A long frame's memory is not kept for the next one, which may never come.
+    fn tidy(&mut self) {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        if self.buffer.capacity() > KEPT_BYTES.max(4 * self.buffer.len()) {
+            self.buffer.shrink_to(KEPT_BYTES);
+        }
     }
 
     /// Bytes that wait for the rest of their frame, or to be asked for.
@@ -241,6 +258,21 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_follows_what_arrived_and_is_given_back() {
+        let body = vec![7; limits::FRAME_BYTES_MAX];
+        let mut decoder = Decoder::new(limits::FRAME_BYTES_MAX);
+        decoder.push(&(body.len() as u32).to_le_bytes());
+        for (chunk, number) in body.chunks(1_024).zip(1..) {
+            assert_eq!(decoder.next_frame(), Ok(None));
+            decoder.push(chunk);
+            assert!(decoder.buffer.capacity() <= KEPT_BYTES.max(4 * 1_024 * (number + 1)));
+        }
+        assert_eq!(decoder.next_frame(), Ok(Some(&body[..])));
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert!(decoder.buffer.capacity() <= KEPT_BYTES);
+    }
 
     #[test]
     fn any_split_gives_the_same_frames() {
