@@ -1,10 +1,11 @@
-//! Lets crash tests kill this process at an exact point: `TENFOLD_FAULT=POINT:KIND[@N]`. For tests only.
+//! Lets crash tests kill this process at an exact point, or have it stay there: `TENFOLD_FAULT=POINT:KIND[@N]`. For tests
+//! only.
 //!
 //! | part | values |
 //! |---|---|
-//! | POINT | `before-commit`: nothing of it is durable · `after-commit-before-answer`: all is durable, nothing was sent · `panic`: as `before-commit`, by a panic |
+//! | POINT | `before-commit`: nothing of it is durable · `after-commit-before-answer`: all is durable, nothing was sent · `panic`: as `before-commit`, by a panic · `slow-commit`: dies nowhere, but is slow before every such commit |
 //! | KIND | `requests`, `refusal`, `release`, `grant`, `create`, `origin`, `goodbye`: what the commit must contain |
-//! | N | the N-th such commit of the process, from 1 (the default) |
+//! | N | the N-th such commit of the process, from 1 (the default); of a slow commit: how slow, in milliseconds |
 //!
 //! The process aborts there, which is a SIGKILL as far as the data directory and the peers can tell. Before, it waits for a
 //! moment in which whatever should not have left would reach the peers, and fail their test. Without the variable this is
@@ -22,7 +23,7 @@ pub(crate) const VARIABLE: &str = "TENFOLD_FAULT";
 /// How long to wait before dying. Enough for the sockets; too short for anybody to be missed.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// Where to die.
+/// Where to die, or to linger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
     /// The commands were applied to memory, nothing was written.
@@ -31,6 +32,8 @@ pub(crate) enum Point {
     AfterCommitBeforeAnswer,
     /// As the first, but by a panic, which must not leave the process behind.
     Panic,
+    /// Nowhere; what is not durable yet stays so for longer, so that a kill at a random moment finds it.
+    SlowCommit,
 }
 
 /// What a commit may contain, as a set of bits.
@@ -126,6 +129,7 @@ impl Fault {
             "before-commit" => Point::BeforeCommit,
             "after-commit-before-answer" => Point::AfterCommitBeforeAnswer,
             "panic" => Point::Panic,
+            "slow-commit" => Point::SlowCommit,
             _ => return Err(wrong()),
         };
         let (_, kind) = NAMES.into_iter().find(|(name, _)| *name == kind).ok_or_else(wrong)?;
@@ -135,12 +139,20 @@ impl Fault {
 
     /// To be called at each point of each commit, with what the commit contains.
     pub(crate) fn pass(&mut self, point: Point, kinds: Kinds) {
-        if self.is_due(point, kinds) {
+        if self.point == Point::SlowCommit {
+            if self.is_slow(point, kinds) {
+                std::thread::sleep(Duration::from_millis(self.left));
+            }
+        } else if self.is_due(point, kinds) {
             tracing::error!("{VARIABLE}: dying here as asked");
             std::thread::sleep(MOMENT);
             assert!(point != Point::Panic, "{VARIABLE} asked for it");
             std::process::abort();
         }
+    }
+
+    fn is_slow(&self, point: Point, kinds: Kinds) -> bool {
+        point == Point::BeforeCommit && kinds.0 & self.kind.0 != 0
     }
 
     fn is_due(&mut self, point: Point, kinds: Kinds) -> bool {
@@ -183,5 +195,8 @@ mod tests {
         assert!(!fault.is_due(Point::BeforeCommit, release), "another point");
         assert!(fault.is_due(point, release), "the second");
         assert!(!fault.is_due(point, release), "only once");
+        let slow = Fault::parse("slow-commit:release@5").unwrap();
+        assert!((0..2).all(|_| slow.is_slow(Point::BeforeCommit, release)), "each of them");
+        assert!(!slow.is_slow(Point::BeforeCommit, origin) && !slow.is_slow(point, release));
     }
 }

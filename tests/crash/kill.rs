@@ -233,7 +233,10 @@ impl Round {
             self.trouble(random);
             self.kill();
         }
-        self.site.start().await;
+        // A slow disk every other time: then many a kill comes between a decision and its commit.
+        let slow = random.percent(50).then(|| format!("slow-commit:requests@{}", random.within(1..=10)));
+        self.site.spawn(slow.as_deref());
+        self.site.ready().await;
         self.writer.write(&Record::Ready);
         self.look().await;
     }
