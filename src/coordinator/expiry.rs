@@ -36,7 +36,7 @@ impl Coordinator {
             }
         }
         let Self { timers, leases, sessions, campaigns, .. } = self;
-        timers.sweep(leases.len() + 2 * sessions.len() + campaigns.len(), |due, timer| match timer {
+        timers.sweep(leases.len() + 2 * sessions.len(), |due, timer| match timer {
             Timer::Lease(id) => leases.id(id.slot) == *id && leases.get(id.slot).is_some(),
             Timer::Idle(slot, serial) => sessions.get(*slot).is_some_and(|session| session.serial == *serial),
             Timer::Released(slot, serial) => sessions
