@@ -81,6 +81,9 @@ impl Coordinator {
             let mut all = self.names.values().copied().filter(counted);
             all.next().filter(|_| all.next().is_none())
         };
+        // One that is still being created may never be.
+        let creating = |id: &CampaignId| self.campaigns.get(id).is_some_and(|one| one.row.phase == Phase::Creating);
+        let found = found.filter(|id| !creating(id));
         self.sessions.get_mut(slot)?.origin.as_mut()?.campaign = found;
         found
     }

@@ -162,6 +162,16 @@ fn which_campaign() {
 }
 
 #[test]
+fn a_connection_is_not_bound_to_a_creation_that_is_abandoned() {
+    let mut world = World::new(Options::default());
+    world.create(1, CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("toy", 3, 1) });
+    say(&mut world, 1, &[], WAIT);
+    world.pass(crate::limits::CREATION_IDLE_MS);
+    world.create(2, counted("toy", 1, 1));
+    say(&mut world, 1, &[], task(0));
+}
+
+#[test]
 fn reports_to_a_campaign_that_is_being_removed_count_nowhere() {
     // At every point of the removal: a count stored after its part of the tasks was cleared would outlive the campaign.
     for steps in 0..6 {
