@@ -116,6 +116,9 @@ impl Coordinator {
     pub(super) fn send_grants(&mut self, slot: u32, grants: &[Grant], resent: bool) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(connection) = session.connection else { return };
+        if session.announced.len() > self.campaigns.len() {
+            session.announced.retain(|id| self.campaigns.contains_key(id));
+        }
         for grants in grants.chunks(limits::GRANTS_PER_MESSAGE_MAX) {
             let mut campaigns = Vec::new();
             for grant in grants {

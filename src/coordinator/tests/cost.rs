@@ -89,3 +89,19 @@ fn releases_and_abandoned_creations_leave_no_timers_behind() {
         assert!(world.coordinator.timers.len() <= 1_100, "{} timers for no creation", world.coordinator.timers.len());
     }
 }
+
+#[test]
+fn a_session_forgets_campaigns_that_are_gone() {
+    let mut world = World::new(Options::default());
+    world.checked = false;
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    for round in 1..=100 {
+        let request = ControlRequest::Create { creation: CreationId([round; 16]), spec: counted("a", 1, 1) };
+        let outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+        world.done(1, u64::from(round), grants(&outputs, 1)[0].lease, 1);
+        world.control(ControlRequest::Remove { campaign: "a".into() });
+        let (_, session) = world.coordinator.sessions.iter().next().unwrap();
+        assert!(session.announced.len() <= 2, "{} campaigns", session.announced.len());
+    }
+}
