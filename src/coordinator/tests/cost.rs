@@ -82,9 +82,9 @@ fn releases_and_abandoned_creations_leave_no_timers_behind() {
         held = grants(&world.want(1, 1, 1, &[]), 1);
         assert!(world.coordinator.timers.len() <= 1_100, "{} timers for one session", world.coordinator.timers.len());
     }
-    for round in 0..3_000 {
+    for creation in (2..=101).cycle().take(3_000) {
         let spec = CampaignSpec { tasks: Tasks::Keys { count: 1 }, ..counted("b", 1, 1) };
-        world.create(2 + (round % 100) as u8, spec);
+        world.create(creation, spec);
         world.control(ControlRequest::Remove { campaign: "b".into() });
         assert!(world.coordinator.timers.len() <= 1_100, "{} timers for no creation", world.coordinator.timers.len());
     }
