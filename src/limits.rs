@@ -125,6 +125,8 @@ pub const INBOX_MAX: usize = 8_192;
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// About how many bytes of outputs wait for all writers together; above it, slow readers are dropped first.
 pub const OUTBOXES_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Bytes of long frames of which the rest has not arrived, over all connections; above it, those that grow are dropped.
+pub const UNFINISHED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// About how many bytes of commands wait for the pipeline.
 pub const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes written to a peer that takes none of them, for this long, in milliseconds: it is dropped.
@@ -141,6 +143,7 @@ const _: () = assert!(CLOCK_LOOK_MS * 2 <= CLOCK_STEP_MS_MAX, "an ordinary pause
 const _: () = assert!(REQUESTS_PER_MESSAGE_MAX <= REQUESTS_PER_COMMIT_MAX);
 const _: () = assert!(FRAME_BYTES_MAX * 2 <= COMMIT_BYTES_MAX && COMMIT_BYTES_MAX * 2 <= INBOX_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_MAX * 16 <= OUTBOXES_BYTES_MAX, "one slow reader must not be everybody's trouble");
+const _: () = assert!(FRAME_BYTES_MAX * 16 <= UNFINISHED_BYTES_MAX, "nor one slow sender");
 const _: () = assert!(ADD_BYTES_MAX * 2 <= FRAME_BYTES_MAX);
 const _: () = assert!(GRANTS_PER_MESSAGE_MAX * (KEY_BYTES_MAX + 64) <= FRAME_BYTES_MAX);
 const _: () = assert!(REQUESTS_PER_MESSAGE_MAX * (ERROR_BYTES_MAX + 64) <= FRAME_BYTES_MAX);

@@ -195,6 +195,24 @@ async fn above_the_connection_cap_peers_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn half_messages_of_all_peers_together_are_bounded() {
+    let directory = tempdir().unwrap();
+    let rig = Rig::start(&directory, |config| config.bounds.unfinished_bytes = 150_000).await;
+    let half = [&(limits::FRAME_BYTES_MAX as u32).to_le_bytes()[..], &vec![0; 100_000]].concat();
+    let mut hoarder = rig.control().await;
+    hoarder.send_bytes(&half).await;
+    // Which of the two is read first is left to the system.
+    let mut another = rig.session(1).await;
+    another.send_bytes(&half).await;
+    let told = tokio::select! {
+        told = hoarder.closing() => told,
+        told = another.closing() => told,
+    };
+    assert_eq!(told.0, WireClosing::Busy, "{told:?}");
+    assert_serves(&rig).await;
+}
+
+#[tokio::test]
 async fn a_name_beyond_all_bounds_is_answered_like_any_other() {
     let directory = tempdir().unwrap();
     let rig = Rig::start(&directory, |_| ()).await;

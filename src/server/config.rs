@@ -63,6 +63,8 @@ pub struct Bounds {
     pub outbox_bytes: usize,
     /// About how many bytes of outputs wait for all connections together.
     pub outboxes_bytes: usize,
+    /// How many bytes of long frames wait for their rest, over all connections.
+    pub unfinished_bytes: usize,
     /// From the connection to its hello; in the origin's dialect, to the end of its first message.
     pub handshake: Duration,
     /// Longest pause between two signs of life that the server gives.
@@ -83,6 +85,7 @@ impl Default for Bounds {
             outbox: limits::OUTBOX_MAX,
             outbox_bytes: limits::OUTBOX_BYTES_MAX,
             outboxes_bytes: limits::OUTBOXES_BYTES_MAX,
+            unfinished_bytes: limits::UNFINISHED_BYTES_MAX,
             handshake: Duration::from_millis(limits::HANDSHAKE_MS_MAX),
             heartbeat: Duration::from_millis(limits::HEARTBEAT_MS),
             native_idle: Duration::from_millis(limits::NATIVE_IDLE_MS),

@@ -45,6 +45,8 @@ pub(crate) enum Ending {
     Goodbye,
     /// The coordinator wanted its connection closed; it was told.
     Closed,
+    /// Its message is long, slow to arrive, and one of too many such.
+    Crowded,
     /// It does not take what is written to it.
     SlowReader,
     /// The server shuts down.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! In reading order: [`config`](Config), `listener` (takes in connections), `session` (tells their dialect), `native` and
-//! `origin` (the dialects), `translate` (messages to commands and back), `inbox` and `outbox` (bounded queues),
+//! `origin` (the dialects), `translate` (messages to commands and back), `inbox` and `outbox` (bounded queues), `unfinished` (bounds half-read frames),
 //! `pipeline` (the one owner of state and disk), `clock` (the only reader of time), `watchdog`, `fatal` and `fault` (how
 //! the process dies), `keys` (texts for what is sent).
 //!
@@ -30,6 +30,7 @@ mod outbox;
 mod pipeline;
 mod session;
 mod translate;
+mod unfinished;
 mod watchdog;
 
 use std::io;
@@ -54,6 +55,7 @@ use self::listener::Places;
 use self::outbox::AllOutboxes;
 use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally};
 use self::session::Shared;
+use self::unfinished::AllUnfinished;
 use self::watchdog::{CommitGauge, Watchdog};
 use crate::coordinator::command::{Command, Step, TextChange};
 use crate::coordinator::{self, Change, Coordinator, Summary};
@@ -195,6 +197,7 @@ impl Server {
         let shared = Shared {
             inbox: pipeline.inbox.clone(),
             outboxes: AllOutboxes::new(bounds.outboxes_bytes),
+            unfinished: AllUnfinished::new(bounds.unfinished_bytes),
             texts: opened.texts,
             instance: opened.recovered.instance,
             bounds: bounds.clone(),

@@ -24,6 +24,7 @@ use super::keys;
 use super::outbox::Outputs;
 use super::session::{Shared, last_words};
 use super::translate::{self, Introduction, Said, client_message};
+use super::unfinished::Unfinished;
 use crate::coordinator::Command;
 use crate::coordinator::command::{ControlAnswer, Output};
 use crate::protocol::codec;
@@ -68,6 +69,7 @@ pub(crate) async fn serve(
         socket: &socket.read,
         decoder,
         registration,
+        unfinished: shared.unfinished.open(),
         has_session,
         idle: shared.bounds.native_idle,
         phase: shared.closing.clone(),
@@ -77,6 +79,7 @@ pub(crate) async fn serve(
         Ending::Protocol(why) => tracing::info!(%peer, ?connection, "closed: {why}"),
         Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
         Ending::Silent => tracing::info!(%peer, ?connection, "closed: no sign of life"),
+        Ending::Crowded => tracing::warn!(%peer, ?connection, "closed: too many long messages wait for their rest"),
         Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
             tracing::debug!(%peer, ?connection, ?ending, "ended");
         }
@@ -91,6 +94,7 @@ struct Reader<'session> {
     socket: &'session OwnedReadHalf,
     decoder: Decoder,
     registration: Registration,
+    unfinished: Unfinished,
     has_session: bool,
     idle: Duration,
     phase: watch::Receiver<bool>,
@@ -101,6 +105,9 @@ impl Reader<'_> {
         loop {
             if let Err(ending) = self.hand_over().await {
                 return ending;
+            }
+            if !self.unfinished.set(self.decoder.waiting()) {
+                return Ending::Crowded;
             }
             let reading = timeout(self.idle, read_some(self.socket, |bytes| self.decoder.push(bytes)));
             tokio::select! {

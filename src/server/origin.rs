@@ -55,7 +55,12 @@ pub(crate) async fn serve(
         Ending::Protocol(why) => tracing::warn!(%peer, ?connection, "closed, the message was not counted: {why}"),
         Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
         Ending::Silent => tracing::info!(%peer, ?connection, "closed: silent for too long"),
-        Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
+        Ending::PeerClosed
+        | Ending::Goodbye
+        | Ending::Closed
+        | Ending::Crowded
+        | Ending::Shutdown
+        | Ending::PipelineEnded => {
             tracing::debug!(%peer, ?connection, ?ending, "ended");
         }
     }
@@ -64,7 +69,7 @@ pub(crate) async fn serve(
         Ending::Protocol(_) | Ending::Silent | Ending::Closed | Ending::Shutdown => {
             socket.part(&[], shared.bounds.write).await;
         }
-        Ending::PeerClosed | Ending::Goodbye | Ending::SlowReader | Ending::PipelineEnded => {}
+        Ending::PeerClosed | Ending::Goodbye | Ending::Crowded | Ending::SlowReader | Ending::PipelineEnded => {}
     }
 }
 

@@ -25,6 +25,7 @@ use super::connection::{Ending, Socket, closing, read_some, write_all};
 use super::inbox::Inbox;
 use super::outbox::AllOutboxes;
 use super::translate::{Introduction, Said, client_message};
+use super::unfinished::AllUnfinished;
 use super::{native, origin};
 use crate::limits;
 use crate::protocol::dialect::{self, Dialect};
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     /// What waits to be written to all of them.
     pub(crate) outboxes: AllOutboxes,
+    /// What has arrived of frames that are not whole.
+    pub(crate) unfinished: AllUnfinished,
     /// Where keys are read.
     pub(crate) texts: Texts,
     /// Whose data this is.
@@ -206,6 +209,10 @@ pub(crate) fn last_words(ending: &Ending, bounds: &Bounds) -> Option<Vec<u8>> {
             Some(closing_frame(WireClosing::Reconnect, &text))
         }
         Ending::Protocol(text) => Some(closing_frame(WireClosing::Protocol, text)),
+        Ending::Crowded => {
+            let text = "too much of unfinished messages waits for its rest: try again later";
+            Some(closing_frame(WireClosing::Busy, text))
+        }
         Ending::Shutdown => {
             let text = "the server shuts down; reconnect when it is back";
             Some(closing_frame(WireClosing::Shutdown, text))
