@@ -174,6 +174,20 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn dead_peers_are_probed_for_on_every_connection() {
+        let listener = listen(bind("127.0.0.1:0").await.unwrap().remove(0)).unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        let (idle, interval, retries) = KEEPALIVE;
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries);
+    }
+
     #[test]
     fn places_run_out_in_two_steps() {
         let places = Places::new(1);
