@@ -12,7 +12,8 @@ use client_support::{INSTANCE, Peer, Server, campaign, done, grant, play, read_p
 use tenfold::client::{Answer, Client, Closed, Config, Connection, Lease, StartError, State, Stopped, Verdict};
 use tenfold::protocol::frame::{ServerPreface, VERSIONS, VersionRange};
 use tenfold::protocol::messages::{
-    ClientMessage, ServerMessage, WireClosing, WireIdle, WireLoss, WireLossReason, WireReason, WireRefusal, WireRequest,
+    ClientMessage, ServerMessage, WireAnswer, WireClosing, WireFate, WireIdle, WireLoss, WireLossReason, WireReason,
+    WireRefusal, WireRequest,
 };
 use tenfold::types::{Idle, InstanceId, LossReason, Outcome, RefusalReason, Settled, TaskIndex, Want, run_seed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -509,6 +510,36 @@ fn what_is_shown_never_lags_behind_what_was_told() {
             assert!(client.next_lease().await.is_none());
             assert!(shown.borrow().idle.is_some());
         }
+    });
+}
+
+#[test]
+fn what_is_settled_of_the_window_of_before_ends_nothing() {
+    play(async {
+        let server = Server::start().await;
+        let client = Client::start(Config { until_done: true, ..config(&server) }).unwrap();
+        let (mut peer, _) = server.welcomed().await;
+        client.set_want(Want { leases: 2, runs: 1, campaigns: vec!["other".into()] });
+        // The server had settled what was wanted before, and hears of the change only then.
+        let settled = || ServerMessage::Idle(WireIdle::Settled { quarantined: 0, cancelled: false });
+        let script = async {
+            peer.send(settled()).await;
+            assert_eq!(peer.want().await.0, 0, "nothing, so that nothing is said of it");
+            let (id, _) = peer.control().await;
+            assert_eq!(peer.want().await, (2, 1, vec!["other".into()]));
+            peer.send(ServerMessage::Control { id, answer: WireAnswer::Fate(WireFate::Confirmed) }).await;
+            peer.send(ServerMessage::Idle(WireIdle::Lent)).await;
+            assert_eq!(until(&client, |state| state.idle.is_some()).await.idle, Some(Idle::Lent));
+            peer.lend([1], false).await;
+        };
+        let (lease, ()) = tokio::join!(client.next_lease(), script);
+        let lease = lease.expect("a lease of the window of now");
+        let answer = lease.done();
+        peer.requests().await;
+        peer.answer(1).await;
+        assert_eq!(answer.await, Verdict::Counted);
+        peer.send(settled()).await;
+        assert!(client.next_lease().await.is_none(), "this one is about the window of now");
     });
 }
 

@@ -30,6 +30,21 @@ async fn work_is_lent_reported_answered_and_counted() {
     assert_eq!(counts.iter().map(|count| (count.done, count.leased)).collect::<Vec<_>>(), [(1, 1), (0, 1)]);
 }
 
+/// What the client library relies on to tell what is said of a changed window from what was said of the one before.
+#[tokio::test]
+async fn nothing_is_said_of_an_empty_window_and_answers_keep_their_order() {
+    let directory = tempdir().unwrap();
+    let rig = Rig::start(&directory, |_| ()).await;
+    let mut worker = rig.session(1).await;
+    worker.want(1).await;
+    assert!(matches!(worker.next().await, ServerMessage::Idle(_)));
+    worker.want(0).await;
+    worker.send(&ClientMessage::Control { id: 5, request: WireControl::Fate { session: [1; 16], number: 0 } }).await;
+    worker.want(1).await;
+    assert!(matches!(worker.next().await, ServerMessage::Control { id: 5, .. }));
+    assert!(matches!(worker.next().await, ServerMessage::Idle(_)));
+}
+
 #[tokio::test]
 async fn keys_travel_with_grants_and_counts() {
     let directory = tempdir().unwrap();

@@ -26,7 +26,7 @@ use super::shared::{Book, Shared, tell_lost};
 use super::{Config, Connection, FAR, Stopped, random};
 use crate::limits;
 use crate::protocol::messages::{
-    ClientMessage, ServerMessage, WireCampaign, WireClosing, WireGrant, WireRefusal, WireSession,
+    ClientMessage, ServerMessage, WireCampaign, WireClosing, WireControl, WireGrant, WireRefusal, WireSession,
 };
 use crate::types::{CampaignId, CampaignInfo, Grant, InstanceId, LeaseId, LossReason, Refusal, SessionId};
 
@@ -127,6 +127,7 @@ pub(super) async fn run(shared: &Arc<Shared>, config: &Config) {
 fn offline(shared: &Shared, connection: Connection) {
     shared.change(|book| {
         book.inflight.disconnected();
+        book.marks = 0;
         book.idle = None;
         book.connection = connection;
     });
@@ -314,7 +315,14 @@ impl<'run> Session<'run> {
         if !std::mem::take(&mut book.want_changed) {
             return Ok(());
         }
-        self.wanted = true;
+        if std::mem::replace(&mut self.wanted, true) && book.until_done && book.closing.is_none() {
+            // `Idle` does not say which window it is about. After a window of nothing there is none until the new
+            // one, and the answer to a question, whatever it is, says that the server has come so far.
+            self.link.send(&ClientMessage::Want { leases: 0, runs: 1, campaigns: Vec::new() })?;
+            let request = WireControl::Fate { session: book.inflight.session().0, number: 0 };
+            self.link.send(&ClientMessage::Control { id: 0, request })?;
+            book.marks += 1;
+        }
         let crate::types::Want { leases, runs, campaigns } = book.want.clone();
         Ok(self.link.send(&ClientMessage::Want { leases, runs, campaigns })?)
     }
@@ -341,12 +349,20 @@ impl<'run> Session<'run> {
                 Ok(())
             }
             ServerMessage::Idle(idle) => {
-                self.shared.change(|book| book.idle = Some(idle.into()));
+                self.shared.change(|book| {
+                    if !book.want_changed && book.marks == 0 {
+                        book.idle = Some(idle.into());
+                    }
+                });
                 self.shared.wake();
                 Ok(())
             }
             ServerMessage::Heartbeat => Ok(()),
-            ServerMessage::Control { .. } => Err(Breach::OutOfPlace { what: "an answer to a question" }.into()),
+            ServerMessage::Control { .. } => self.shared.change(|book| {
+                let breach = Breach::OutOfPlace { what: "an answer to a question" };
+                book.marks = book.marks.checked_sub(1).ok_or(breach)?;
+                Ok(())
+            }),
             ServerMessage::Closing { code, text } => Err(closing_end(code, text)),
         }
     }

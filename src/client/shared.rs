@@ -45,7 +45,10 @@ pub(super) struct Book {
     pub(super) want: Want,
     /// Whether `want` is to be sent.
     pub(super) want_changed: bool,
-    until_done: bool,
+    pub(super) until_done: bool,
+    /// Questions that were sent ahead of a changed window and are not answered: what the server says until then may
+    /// be about the window of before.
+    pub(super) marks: u32,
     pub(super) idle: Option<Idle>,
     pub(super) connection: Connection,
     /// The caller asked to close, and gave this long for it.
@@ -59,6 +62,7 @@ impl Shared {
             want,
             want_changed: true,
             until_done,
+            marks: 0,
             idle: None,
             connection: Connection::Connecting { attempt: 1, last_error: None },
             closing: None,
