@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A random moment is after a random number of answers read by clients, or a random time after the server was started,
-//! also before it is ready. If the work is done before the kills, another round begins on the same data directory.
-//! Afterwards `tenfold verify` looks at the data directory that all those kills left.
+//! also before it is ready. Every other server is slow to commit. If the work is done before the kills, another round
+//! begins on the same data directory. In the end what all those kills left is checked as `tenfold verify` checks it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
