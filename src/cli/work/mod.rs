@@ -40,7 +40,7 @@ use crate::limits;
 use crate::types::{Idle, LossReason, Outcome, Want};
 
 pub(crate) const EXAMPLE: &str = "\
-{} in an argument is the task's key, or its number where there are no keys. The environment has TENFOLD_CAMPAIGN,
+{} in an argument is the task's key, or its number where there are no keys. The environment has TENFOLD_CAMPAIGN, \
 TENFOLD_TASK, TENFOLD_KEY, TENFOLD_LEASE, and in numbered campaigns (create --seed) TENFOLD_RUN and TENFOLD_SEED.
 COMMAND ends with 0: done. With 75: given back, for others to try. Else: failed, with the last line of its stderr.
 
