@@ -50,7 +50,7 @@ pub(crate) fn wait(arguments: WaitArguments, servers: Vec<String>) -> Result<Exi
             Some(limit) => tokio::time::timeout(limit, settled).await.unwrap_or_else(|_| {
                 let limit = humantime::format_duration(limit);
                 Err(Complaint::new(Exit::TimedOut, format!("{} is not settled after {limit}", arguments.name))
-                    .hint("tenfold status NAME shows what is missing"))
+                    .hint(format!("tenfold status {} shows what is missing", arguments.name)))
             }),
         }
     })?
