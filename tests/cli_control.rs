@@ -99,6 +99,22 @@ fn watching_prints_what_changed() {
 }
 
 #[test]
+fn watching_ends_quietly_when_nobody_reads_any_more() {
+    let server = Server::start();
+    server.ok(&["create", "x", "--range", "0..10"]);
+    for arguments in [&["status", "x", "--watch"][..], &["status", "--watch", "--json"]] {
+        let mut watch = server.command(arguments);
+        let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut reader = BufReader::new(watch.stdout.take().unwrap());
+        reader.read_line(&mut String::new()).unwrap();
+        drop(reader);
+        // Nothing changes any more, so nothing is written.
+        let output = watch.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
 fn orders_are_carried_out_and_may_be_repeated() {
     let server = Server::start();
     server.ok(&["create", "x", "--range", "0..10"]);

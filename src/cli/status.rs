@@ -63,6 +63,10 @@ async fn watch(arguments: &StatusArguments, control: &Control) -> Result<Exit, C
     loop {
         match control.status(arguments.name.as_deref()).await {
             Ok(campaigns) => {
+                if away && redraws {
+                    // The note about it is on the screen.
+                    shown = None;
+                }
                 away = false;
                 let text = if redraws || arguments.json {
                     show(arguments, &campaigns)?
@@ -71,7 +75,7 @@ async fn watch(arguments: &StatusArguments, control: &Control) -> Result<Exit, C
                 };
                 if shown.as_ref() != Some(&text) {
                     if redraws {
-                        output::redraw(&text)?;
+                        output::redraw(&format!("{text}\n"))?;
                     } else if !text.is_empty() {
                         output::data(&text)?;
                     }
@@ -88,6 +92,10 @@ async fn watch(arguments: &StatusArguments, control: &Control) -> Result<Exit, C
             Err(failure) => return Err(failure.into()),
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
+        // While nothing changes nothing is written, so that a reader that left would never be noticed.
+        if output::stdout_is_deserted() {
+            return Ok(Exit::Ok);
+        }
     }
 }
 
