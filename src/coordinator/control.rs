@@ -218,7 +218,7 @@ impl Coordinator {
         match campaign.row.phase {
             Phase::Creating => Err(state_error("the campaign is still being created; remove it instead")),
             Phase::Cancelled => Ok(ControlAnswer::Done { tasks: 0 }),
-            _ if campaign.finished() => Ok(ControlAnswer::Done { tasks: 0 }),
+            _ if campaign.finished() => Err(state_error("the campaign is finished: there is nothing to cancel")),
             Phase::Running | Phase::Paused | Phase::Removing => {
                 let answer = self.set_phase(name, Phase::Cancelled);
                 self.sweeps.push_back(Sweep::TellHolders { campaign: id, next: 0, reason: LossReason::Cancelled });

@@ -384,6 +384,19 @@ fn pause_resume_cancel_and_remove() {
 }
 
 #[test]
+fn a_finished_campaign_has_nothing_to_cancel() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    world.done(1, 1, lease, 1);
+    let cancel = || ControlRequest::Cancel { campaign: "a".into() };
+    let reason = "the campaign is finished: there is nothing to cancel".into();
+    assert_eq!(world.control(cancel()), ControlAnswer::Failed(ControlError::State { reason }));
+    assert_eq!(world.status("a").state, CampaignState::Running);
+}
+
+#[test]
 fn reports_of_a_removed_campaign_are_refused_as_gone() {
     let mut world = world();
     world.create(1, numbered("a", 3, 1));
