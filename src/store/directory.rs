@@ -114,6 +114,9 @@ pub(super) fn read_ready(path: &Path) -> Result<Option<Ready>, OpenError> {
             Ok(Some(ready))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(OpenError::NotOurs { path: path.to_owned(), why: "it is not a directory".into() })
+        }
         Err(source) => Err(OpenError::Io { what: format!("read {}", name.display()), source }),
     }
 }

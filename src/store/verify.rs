@@ -57,7 +57,7 @@ pub fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
 /// Everything but what the rows mean.
 pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyReport, InstanceId), OpenError> {
     let Some(ready) = directory::read_ready(path)? else {
-        let why = "there is no READY in it".into();
+        let why = if path.exists() { "there is no READY in it" } else { "it does not exist" }.into();
         return Err(OpenError::NotOurs { path: path.to_owned(), why });
     };
     let known = MIGRATIONS.len() as u32;
