@@ -198,21 +198,26 @@ pub enum SpecError {
     )]
     Name,
     /// No tasks, or too many, or task numbers beyond 2^63.
-    #[error("a campaign has 1 to {} tasks, numbered below 2^63", limits::TASKS_MAX)]
+    #[error("a campaign has 1 to 1,000,000,000 tasks, numbered below 2^63")]
     Tasks,
     /// The quota is out of range.
-    #[error("a task has 1 to {} runs", limits::RUNS_MAX)]
+    #[error("a task has 1 to 1,000,000,000 runs")]
     Runs,
     /// The lease is out of range.
-    #[error("a lease lasts {} ms to {} ms", limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)]
+    #[error("a lease lasts 100ms to 30days")]
     Lease,
     /// The timeout is out of range.
-    #[error("a run's timeout is {} ms to {} ms, or none", limits::TIMEOUT_MS_MIN, limits::TIMEOUT_MS_MAX)]
+    #[error("a run's timeout is 100ms to 365days, or none")]
     Timeout,
     /// An error or loss budget of zero.
     #[error("an error or loss budget is at least 1, or none")]
     Budget,
 }
+
+// The texts above name these bounds as people write them.
+const _: () = assert!(limits::TASKS_MAX == 1_000_000_000 && limits::RUNS_MAX == 1_000_000_000);
+const _: () = assert!(limits::LEASE_MS_MIN == 100 && limits::LEASE_MS_MAX == 30 * 24 * 3_600_000);
+const _: () = assert!(limits::TIMEOUT_MS_MIN == 100 && limits::TIMEOUT_MS_MAX == 365 * 24 * 3_600_000);
 
 impl CampaignSpec {
     /// Checks every bound.

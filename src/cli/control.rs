@@ -51,8 +51,9 @@ fn explain(code: WireFailure, text: &str) -> Complaint {
     let text = printable(text);
     match code {
         WireFailure::NotFound => Complaint::new(Exit::NotFound, text).hint("tenfold campaign list shows what there is"),
-        WireFailure::Exists => Complaint::new(Exit::Conflict, text)
-            .hint("choose another name, or remove the old campaign: tenfold campaign rm NAME"),
+        WireFailure::Exists => Complaint::new(Exit::Conflict, text).hint(
+            "choose another name, or make room for this one with tenfold campaign cancel and tenfold campaign rm",
+        ),
         WireFailure::State => Complaint::new(Exit::Conflict, text),
         WireFailure::Spec | WireFailure::KeyBad | WireFailure::KeyTwice => Complaint::new(Exit::Usage, text),
         WireFailure::CreationUnknown | WireFailure::KeysOutOfOrder | WireFailure::KeysMissing => {

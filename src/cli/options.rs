@@ -65,6 +65,22 @@ impl CommonArguments {
     }
 }
 
+/// The address to listen on, with a port; port 0 takes a free one.
+///
+/// # Errors
+/// It cannot be an address.
+pub(crate) fn listen_address(address: &str) -> Result<String, Complaint> {
+    let free = address.strip_suffix(":0").and_then(|host| with_port(&format!("{host}:1")));
+    let complete = match free {
+        Some(one) => Some(format!("{}0", &one[..one.len() - 1])),
+        None => with_port(address),
+    };
+    complete.ok_or_else(|| {
+        Complaint::new(Exit::Usage, format!("--listen: {address:?} is no address to listen on"))
+            .hint("write HOST, HOST:PORT or [IPV6]:PORT; ports go up to 65535, and 0 takes a free one")
+    })
+}
+
 /// The address with a port, the default one if it has none; `None` if it cannot be one.
 fn with_port(address: &str) -> Option<String> {
     let (host, port) = match address.strip_prefix('[') {
@@ -96,6 +112,18 @@ fn with_port(address: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_to_listen_on_may_leave_the_port_to_the_system() {
+        let listen = |address| listen_address(address).ok();
+        assert_eq!(listen("127.0.0.1:0").as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(listen("[::1]:0").as_deref(), Some("[::1]:0"));
+        assert_eq!(listen("::1").as_deref(), Some("[::1]:65432"));
+        assert_eq!(listen("host:7").as_deref(), Some("host:7"));
+        for wrong in ["127.0.0.1:99999", "host:", ":7", "host:-1", "a b", ""] {
+            assert_eq!(listen_address(wrong).unwrap_err().exit, Exit::Usage, "{wrong:?}");
+        }
+    }
 
     fn servers(flag: Option<&str>, variable: Option<&str>) -> Result<Vec<String>, Exit> {
         let arguments =

@@ -14,10 +14,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::exit::{Complaint, Exit};
+use super::options::listen_address;
 use super::output::{self, counted};
 use super::values;
 use crate::limits;
 use crate::server::{Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
+use crate::types::SpecError;
 
 const EXAMPLE: &str = "\
 SIGTERM or SIGINT stops it: nothing more is lent, reports are taken for --drain. A second one stops at once, which is \
@@ -49,7 +51,7 @@ pub struct ServeArguments {
     /// How long a lease lives without a sign of life, for campaigns that do not say
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
     lease: Duration,
-    /// The campaign for clients of the origin's protocol [default: the only counted one]
+    /// The campaign for clients of the origin's protocol, python3TCP [default: the only counted one]
     #[arg(long, value_name = "NAME")]
     origin_campaign: Option<String>,
     /// Close connections of the origin's protocol that are silent for this long, but never under ten leases
@@ -75,11 +77,10 @@ impl ServeArguments {
     fn config(&self) -> Result<Config, Complaint> {
         let lease_ms = values::milliseconds(self.lease);
         if !(limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX).contains(&lease_ms) {
-            let text = format!("--lease: a lease lasts {} ms to {} ms", limits::LEASE_MS_MIN, limits::LEASE_MS_MAX);
-            return Err(Complaint::new(Exit::Usage, text));
+            return Err(Complaint::new(Exit::Usage, format!("--lease: {}", SpecError::Lease)));
         }
         Ok(Config {
-            listen: self.listen.clone(),
+            listen: self.listen.iter().map(|address| listen_address(address)).collect::<Result<_, _>>()?,
             lease_ms,
             origin_campaign: self.origin_campaign.clone(),
             origin_idle: self.origin_idle,
