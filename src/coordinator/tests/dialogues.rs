@@ -598,6 +598,22 @@ fn a_session_of_another_data_directory_or_a_forgotten_one_is_unknown() {
 }
 
 #[test]
+fn sessions_have_a_cap_and_a_goodbye_makes_room() {
+    let mut world = World::new(Options { sessions_max: 2, ..Options::default() });
+    world.create(1, counted("a", 9, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let full = |connection| [(connection, Output::Close(CloseReason::SessionsFull))];
+    assert_eq!(world.hello(3, 3, 1, InstanceId::NONE), full(3));
+    assert_eq!(world.origin(4, &[]), full(4));
+    let welcomed =
+        |outputs: &[(u64, Output)]| outputs.iter().any(|(_, output)| matches!(output, Output::Welcome { .. }));
+    assert!(welcomed(&world.hello(5, 1, 2, INSTANCE)), "who is known may come back");
+    world.apply(Command::Goodbye { connection: ConnectionId(2) });
+    assert!(welcomed(&world.hello(6, 3, 1, InstanceId::NONE)));
+}
+
+#[test]
 fn goodbye_gives_everything_back_at_once() {
     let mut world = world();
     world.create(1, counted("a", 1, 1));
