@@ -117,6 +117,11 @@ impl Campaign {
         self.row.spec.tasks.count()
     }
 
+    /// Whether it was removed: nobody can name it any more, and its rows are being cleared.
+    pub(super) fn removing(&self) -> bool {
+        self.row.phase == Phase::Removing
+    }
+
     /// Whether it lends and has something to lend.
     pub(super) fn lendable(&self) -> bool {
         self.row.phase == Phase::Running && !self.open.is_empty()

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{Lease, LeaseState, Phase};
+use super::rows::{Lease, LeaseState};
 use super::{Campaign, Coordinator, Inconsistent};
 use crate::types::{CampaignId, TaskIndex};
 
@@ -21,7 +21,7 @@ impl Coordinator {
             leases.entry(lease.campaign).or_default().push((slot, lease));
         }
         for campaign in self.campaigns.values() {
-            if campaign.row.phase != Phase::Removing {
+            if !campaign.removing() {
                 let leases = leases.remove(&campaign.id).unwrap_or_default();
                 self.check_campaign(campaign, &leases).map_err(|Inconsistent(what)| {
                     Inconsistent(format!("campaign {} ({}): {what}", campaign.id.0, campaign.row.spec.name))
@@ -31,7 +31,7 @@ impl Coordinator {
         let lendable: BTreeSet<_> =
             self.campaigns.values().filter(|campaign| campaign.lendable()).map(|campaign| campaign.id).collect();
         require(lendable == self.lendable, || "the index of campaigns that lend".into())?;
-        let listed = || self.campaigns.values().filter(|campaign| campaign.row.phase != Phase::Removing);
+        let listed = || self.campaigns.values().filter(|campaign| !campaign.removing());
         let unsettled: BTreeSet<_> =
             listed().filter(|campaign| campaign.settled().is_none()).map(|campaign| campaign.id).collect();
         require(unsettled == self.unsettled, || "the index of campaigns that are not settled".into())?;

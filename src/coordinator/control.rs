@@ -153,8 +153,8 @@ impl Coordinator {
             let campaigns = vec![self.named(name)?.status()];
             return Ok(ControlAnswer::Status { campaigns, next: None });
         }
-        let mut listed = self.campaigns.range(from..).map(|(_, campaign)| campaign);
-        let mut listed = listed.by_ref().filter(|campaign| campaign.row.phase != Phase::Removing);
+        let mut listed =
+            self.campaigns.range(from..).map(|(_, campaign)| campaign).filter(|campaign| !campaign.removing());
         let campaigns = listed.by_ref().take(limits::STATUS_PER_ANSWER_MAX).map(Campaign::status).collect();
         Ok(ControlAnswer::Status { campaigns, next: listed.next().map(|campaign| campaign.id) })
     }

@@ -206,12 +206,13 @@ impl Coordinator {
     fn idle_reason(&self, slot: u32) -> Option<Idle> {
         let session = self.sessions.get(slot)?;
         let names = &session.want.campaigns;
-        let wanted: Vec<CampaignId> = if names.is_empty() {
-            // Settled ones matter only when nothing else is left.
-            let some = if self.unsettled.is_empty() { None } else { Some(&self.unsettled) };
-            some.map_or_else(|| self.names.values().copied().collect(), |some| some.iter().copied().collect())
-        } else {
+        let wanted: Vec<CampaignId> = if !names.is_empty() {
             names.iter().filter_map(|name| self.names.get(name)).copied().collect()
+        } else if self.unsettled.is_empty() {
+            self.names.values().copied().collect()
+        } else {
+            // Settled ones matter only when nothing else is left.
+            self.unsettled.iter().copied().collect()
         };
         let campaigns = || wanted.iter().filter_map(|id| self.campaigns.get(id));
         let unsettled = || campaigns().filter(|campaign| campaign.settled().is_none());

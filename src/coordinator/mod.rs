@@ -242,7 +242,7 @@ impl Coordinator {
         self.touch(RowKey::Globals);
         self.sweeps.push_back(Sweep::EndOrigin { next: 0 });
         for (id, campaign) in &self.campaigns {
-            if campaign.row.phase == Phase::Removing {
+            if campaign.removing() {
                 self.sweeps.push_back(Sweep::remove(*id));
             }
         }
@@ -286,7 +286,7 @@ impl Coordinator {
         } else {
             self.lendable.remove(&id);
         }
-        let settled_now = if campaign.settled().is_some() || campaign.row.phase == Phase::Removing {
+        let settled_now = if campaign.settled().is_some() || campaign.removing() {
             self.unsettled.remove(&id)
         } else {
             self.unsettled.insert(id);

@@ -9,7 +9,7 @@ use super::command::{CloseReason, OriginAnswer};
 use super::rows::{LeaseState, Phase, RowKey};
 use super::runs::Executed;
 use super::sessions::Session;
-use super::{Campaign, Coordinator, Output};
+use super::{Coordinator, Output};
 use crate::limits;
 use crate::types::{CampaignId, ConnectionId, SessionId, TaskIndex};
 
@@ -34,8 +34,7 @@ impl Coordinator {
                 return;
             }
         };
-        let listed =
-            campaign.and_then(|id| self.campaigns.get(&id)).is_some_and(|one| one.row.phase != Phase::Removing);
+        let listed = campaign.and_then(|id| self.campaigns.get(&id)).is_some_and(|one| !one.removing());
         for (task, units) in tasks.iter().filter(|_| listed) {
             let Some(lease_slot) = self.origin_lease(slot, *task) else { continue };
             let Some(lease) = self.leases.get(lease_slot).copied() else { continue };
@@ -109,8 +108,9 @@ impl Coordinator {
 
     /// A fresh decision: the lowest open task, except those just reported and those this connection works on.
     fn origin_answer(&mut self, slot: u32, id: CampaignId, reported: &[(TaskIndex, u32)]) -> OriginAnswer {
-        let listed = |campaign: &&Campaign| campaign.row.phase != Phase::Removing;
-        let Some(campaign) = self.campaigns.get(&id).filter(listed) else { return OriginAnswer::Wait };
+        let Some(campaign) = self.campaigns.get(&id).filter(|campaign| !campaign.removing()) else {
+            return OriginAnswer::Wait;
+        };
         if campaign.settled().is_some() {
             return OriginAnswer::Settled;
         }

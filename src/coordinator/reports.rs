@@ -4,7 +4,7 @@
 //! skips a number is a broken client. Refusals are kept until the client confirms that it read them; when there is no
 //! room for another the rest of the message is left unprocessed and the client has to reconnect, confirm and go on.
 
-use super::rows::{Lease, LeaseState, Phase, RowKey};
+use super::rows::{Lease, LeaseState, RowKey};
 use super::runs::{Executed, mask};
 use super::{Coordinator, Output};
 use crate::coordinator::command::CloseReason;
@@ -105,8 +105,8 @@ impl Coordinator {
     /// Finds the lease; one of a removed campaign ends here, refused.
     fn held_here(&mut self, session: u32, id: LeaseId) -> Result<Lease, RefusalReason> {
         let lease = self.held(session, id)?;
-        let removing = |campaign: &super::Campaign| campaign.row.phase == Phase::Removing;
-        if lease.state == LeaseState::Gone || self.campaigns.get(&lease.campaign).is_none_or(removing) {
+        if lease.state == LeaseState::Gone || self.campaigns.get(&lease.campaign).is_none_or(super::Campaign::removing)
+        {
             self.return_runs(&lease);
             self.end_lease(id.slot);
             return Err(RefusalReason::Gone);

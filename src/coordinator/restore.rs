@@ -244,8 +244,7 @@ impl Coordinator {
                 row.task.0 < campaign.count()
                     && row.runs != 0
                     && campaign.numbered()
-                    && (campaign.row.phase == Phase::Removing
-                        || end <= u64::from(campaign.tasks.get(row.task).row.issued))
+                    && (campaign.removing() || end <= u64::from(campaign.tasks.get(row.task).row.issued))
             };
             let campaign = self.campaigns.get_mut(&row.campaign).filter(fits);
             let campaign =
@@ -289,7 +288,7 @@ impl Coordinator {
             let campaign = self.campaigns.get_mut(&lease.campaign).filter(|campaign| lease.task.0 < campaign.count());
             if let Some(campaign) = &campaign
                 && campaign.numbered()
-                && campaign.row.phase != Phase::Removing
+                && !campaign.removing()
                 && u64::from(lease.first_run) + u64::from(lease.runs)
                     > u64::from(campaign.tasks.get(lease.task).row.issued)
             {
@@ -350,7 +349,7 @@ impl Coordinator {
                 campaign.totals.runs_extra += u64::from(counters.row.extra);
                 campaign.totals.runs_leased += u64::from(counters.leased);
             }
-            if campaign.row.phase == Phase::Removing {
+            if campaign.removing() {
                 continue;
             }
             if self.names.insert(campaign.row.spec.name.clone(), *id).is_some() {
