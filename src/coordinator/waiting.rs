@@ -2,7 +2,8 @@
 //!
 //! A session waits in one queue (it wants any campaign) or in one queue for each campaign that it named, whether that
 //! exists or not. When something opens in a campaign, or there is news of it, its name is marked; marked names are worked
-//! off in slices: every waiting session that cares is visited once, in order of arrival, until nothing is left to lend.
+//! off in slices: every waiting session that cares is visited once, in order of arrival, until nothing is left to lend. A
+//! name that is marked anew meanwhile is gone through once more from the front, when those at the end have had their turn.
 //!
 //! **Invariant**: while nobody is to be visited, no waiting session could be lent anything. So a session that asks may be
 //! served at once without overtaking anybody. One that asks while others are to be visited comes after them, and is then
@@ -29,6 +30,8 @@ pub(super) struct Waiting {
 struct Mark {
     visited: u64,
     news: bool,
+    /// Marked anew meanwhile: those already visited look once more, after the others.
+    again: bool,
 }
 
 /// A session to be visited.
@@ -78,8 +81,10 @@ impl Waiting {
         if self.any.is_empty() && !self.named.contains_key(name) {
             return;
         }
-        let news = news || self.marks.get(name).is_some_and(|mark| mark.news);
-        self.marks.insert(name.to_owned(), Mark { visited: 0, news });
+        // The round goes on where it is: beginning anew with every opening would starve those at the end.
+        let fresh = Mark { visited: 0, news, again: false };
+        let joined = |mark: &mut Mark| *mark = Mark { visited: mark.visited, news: mark.news || news, again: true };
+        self.marks.entry(name.to_owned()).and_modify(joined).or_insert(fresh);
     }
 
     /// Whether sessions are still to be visited.
@@ -102,7 +107,11 @@ impl Waiting {
                 (one, other) => one.or(other),
             };
             let Some(&(arrival, session)) = first else {
-                self.marks.remove(&name);
+                if mark.again {
+                    self.marks.insert(name, Mark { visited: 0, again: false, ..mark });
+                } else {
+                    self.marks.remove(&name);
+                }
                 continue;
             };
             self.marks.insert(name.clone(), Mark { visited: arrival, ..mark });
@@ -144,10 +153,27 @@ mod tests {
         waiting.leave(first, 7, &names(&["a"]));
         waiting.mark("a", false);
         assert_eq!(waiting.next_visit(), visit(9, "a"));
-        // A new mark begins again from the front, so that nobody misses an opening.
+        // A new mark is for those who were visited, too, so that nobody misses an opening.
         waiting.mark("a", false);
         assert_eq!(waiting.next_visit(), visit(9, "a"));
         assert_eq!(waiting.next_visit(), None);
+    }
+
+    #[test]
+    fn nobody_at_the_end_starves_however_often_a_name_is_marked() {
+        let mut waiting = Waiting::default();
+        for session in 1..=3 {
+            waiting.join(session, &names(&["a"]));
+        }
+        let mut visited = Vec::new();
+        for _ in 0..6 {
+            waiting.mark("a", false);
+            visited.extend(waiting.next_visit().map(|visit| visit.session));
+        }
+        assert_eq!(visited, [1, 2, 3, 1, 2, 3]);
+        // The last mark is worked off by everybody, then there is an end.
+        let rest = std::iter::from_fn(|| waiting.next_visit()).map(|visit| visit.session);
+        assert_eq!(rest.collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]
