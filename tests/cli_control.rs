@@ -208,15 +208,35 @@ fn a_data_directory_in_use_ends_with_6_and_its_holder() {
 }
 
 #[test]
-fn a_stopped_servers_directory_is_verified() {
+fn a_stopped_servers_directory_is_verified_and_written_down() {
     let mut server = Server::start();
     server.ok(&["create", "x", "--range", "0..2"]);
     server.stop();
     let directory = server.data_dir();
-    let output = tenfold(&["verify", "--data-dir", directory.to_str().unwrap()]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let text = stdout(&output);
+    let verify = |more: &[&str]| {
+        let output =
+            tenfold(&[&["verify", "--data-dir", directory.to_str().unwrap()], more].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let text = verify(&[]);
     assert!(text.contains("checked: ") && text.contains("not checked: "), "{text}");
-    let nothing = tenfold(&["verify", "--data-dir", server.directory.path().to_str().unwrap()]).output().unwrap();
-    assert_eq!(nothing.status.code(), Some(1), "{}", stderr(&nothing));
+
+    let dump = verify(&["--dump"]);
+    let (lines, digest) = dump.trim_end().rsplit_once('\n').unwrap();
+    assert!(lines.starts_with("dump 1\nglobals next_campaign=2\ncampaign 1 phase=running first=0 tasks=2 "), "{dump}");
+    let digest = digest.strip_prefix("digest sha256=").unwrap();
+    // As `head -n -1 | sha256sum` would say.
+    let lines = lines.lines().map(str::to_owned);
+    assert_eq!(digest, tenfold::store::dump::digest(lines));
+    assert!(text.contains(&format!("digest of the state: {digest}\n")), "{text}");
+    let json = verify(&["--json"]);
+    assert!(json.starts_with(r#"{"schema":"tenfold.verify.v1","format":1,"instance":""#), "{json}");
+    assert!(json.contains(&format!(r#","digest":"{digest}","checked":["#)), "{json}");
+
+    for more in [&[][..], &["--dump"], &["--json"]] {
+        let nothing = ["verify", "--data-dir", server.directory.path().to_str().unwrap()];
+        let nothing = tenfold(&[&nothing, more].concat()).output().unwrap();
+        assert_eq!((nothing.status.code(), &*stdout(&nothing)), (Some(1), ""), "{}", stderr(&nothing));
+    }
 }

@@ -10,7 +10,7 @@ use std::process::{Command as Process, Stdio};
 use libtest_mimic::{Arguments, Trial};
 use tenfold::coordinator::command::{ControlRequest, Hello, OriginAnswer, Output};
 use tenfold::coordinator::{Command, Options};
-use tenfold::store::{self, OpenError, Opened};
+use tenfold::store::{self, OpenError, Opened, dump};
 use tenfold::types::{
     CampaignId, CampaignSpec, ConnectionId, CreationId, InstanceId, Order, Outcome, Request, SessionId, TaskIndex,
     Tasks, Tick, Want,
@@ -93,7 +93,13 @@ fn what_a_server_knew_the_next_one_knows() {
     }
     let view = server.opened.coordinator.durable_view();
     assert!(view.len() > 10);
+    let live: Vec<String> = dump::lines(server.opened.coordinator.rows(), &dump::Keys::new()).collect();
     drop(server);
+    let (report, state) = store::verify_state(directory.path()).unwrap();
+    let lines: Vec<String> = state.lines().collect();
+    assert_eq!(lines[..live.len()], live, "what is read back is what was live");
+    assert!(lines.len() == live.len() + 1 && lines[live.len()].starts_with("keys 1 count=1000 sha256="));
+    let digest = report.digest;
 
     let opened = store::open(directory.path(), "a test", INSTANCE, Options::default(), Tick(0)).unwrap();
     assert_eq!(opened.coordinator.durable_view(), view);
@@ -104,6 +110,7 @@ fn what_a_server_knew_the_next_one_knows() {
 
     let report = store::verify(directory.path()).unwrap();
     assert_eq!(report.instance, INSTANCE);
+    assert_eq!(report.digest, digest, "starting again changes the books, not the state");
     let all = report.checked.join("\n");
     for expected in ["journal records", "pages", "all 1000 keys", "the rows fit together", "`acked`"] {
         assert!(all.contains(expected), "{expected} in:\n{all}");

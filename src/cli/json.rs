@@ -20,6 +20,21 @@ pub(crate) const STATUS_SCHEMA: &str = "tenfold.status.v1";
 /// The name of the version of what `tenfold counts --json` prints: [`Task`]s in a frame.
 pub(crate) const COUNTS_SCHEMA: &str = "tenfold.counts.v1";
 
+/// The name of the version of [`Verify`].
+pub(crate) const VERIFY_SCHEMA: &str = "tenfold.verify.v1";
+
+/// `tenfold verify --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verify<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) format: u32,
+    pub(crate) instance: String,
+    pub(crate) last_change: u64,
+    pub(crate) digest: &'a str,
+    pub(crate) checked: &'a [String],
+    pub(crate) unchecked: &'a [String],
+}
+
 #[derive(Debug, Serialize)]
 struct Campaign {
     id: u32,

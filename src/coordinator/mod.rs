@@ -211,18 +211,31 @@ impl Coordinator {
 
     /// All durable rows: what a store that missed nothing holds.
     pub fn durable_view(&self) -> BTreeMap<RowKey, Row> {
-        let mut keys = vec![RowKey::Globals];
-        for (id, campaign) in &self.campaigns {
-            keys.push(RowKey::Campaign(*id));
-            keys.extend(campaign.tasks.touched().map(|(task, _)| RowKey::Task(*id, task)));
-        }
-        keys.extend((0..self.leases.end()).map(RowKey::Lease));
-        for (slot, _) in self.sessions.iter() {
-            keys.extend([RowKey::Session(slot), RowKey::SessionName(slot)]);
-        }
-        keys.extend(self.troubles.iter().map(|(slot, _)| RowKey::Trouble(slot)));
-        keys.extend(self.returned.iter().map(|(slot, _)| RowKey::Returned(slot)));
-        keys.into_iter().filter_map(|key| Some((key, self.row(key)?))).collect()
+        self.rows().map(|row| (row.key(), row)).collect()
+    }
+
+    /// The rows of [`Coordinator::durable_view`] in ascending order of their keys, one at a time: a state of any size needs no
+    /// second one in memory.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        let campaigns = self.campaigns.keys().map(|id| RowKey::Campaign(*id));
+        let tasks = self
+            .campaigns
+            .iter()
+            .flat_map(|(id, campaign)| campaign.tasks.touched().map(|(task, _)| RowKey::Task(*id, task)));
+        let leases = (0..self.leases.end()).map(RowKey::Lease);
+        let sessions = self.sessions.iter().map(|(slot, _)| RowKey::Session(slot));
+        let names = self.sessions.iter().map(|(slot, _)| RowKey::SessionName(slot));
+        let troubles = self.troubles.iter().map(|(slot, _)| RowKey::Trouble(slot));
+        let returned = self.returned.iter().map(|(slot, _)| RowKey::Returned(slot));
+        std::iter::once(RowKey::Globals)
+            .chain(campaigns)
+            .chain(tasks)
+            .chain(leases)
+            .chain(sessions)
+            .chain(names)
+            .chain(troubles)
+            .chain(returned)
+            .filter_map(|key| self.row(key))
     }
 
     /// How much there is.

@@ -8,7 +8,7 @@
 //!
 //! In reading order: [`kv`] (what a store must do), [`memory`] and [`mod@sled`] (who does it), `keys` and `codec` (which bytes),
 //! `convert`, `pages`, [`ledger`] (what a commit is), [`texts`], `recovery`, `acked` (how it is read back), `directory`,
-//! `migrate`, `open`, [`mod@verify`]. The byte map and the crash argument are in docs/STORAGE.md.
+//! `migrate`, `open`, [`mod@verify`], [`dump`]. The byte map and the crash argument are in docs/STORAGE.md.
 //!
 //! **Invariants.** Nothing here decides what counts; nothing here reads a clock. Durable when `commit` returns `Ok`; after one failure
 //! nothing more is taken. Damage is an error that names what and where, never a lower count.
@@ -18,6 +18,7 @@ mod acked;
 mod codec;
 mod convert;
 mod directory;
+pub mod dump;
 mod keys;
 pub mod kv;
 pub mod ledger;
@@ -38,4 +39,4 @@ pub use ledger::{Ledger, Rows};
 pub use migrate::FORMAT;
 pub use open::{OpenError, Opened, Recovery, open, open_in_memory};
 pub use texts::{TextError, Texts};
-pub use verify::{VerifyReport, verify};
+pub use verify::{VerifiedState, VerifyReport, verify, verify_state};

@@ -1,4 +1,5 @@
-//! Checks the data directory of a stopped server without writing to it: everything recovery checks, and every text.
+//! Checks the data directory of a stopped server without writing to it: everything recovery checks, and every text. What was found can
+//! be written down afterwards ([`super::dump`]).
 //!
 //! Opening a database writes, so what is looked at is a copy in the system's temporary directory (`TMPDIR`), which is removed
 //! afterwards and needs as much room as the database. The directory's lock is held meanwhile, so that no server changes what is being copied.
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::acked::{self, Acked};
 use super::codec::Damage;
 use super::directory;
+use super::dump::{self, Keys};
 use super::keys::{self, Kind};
 use super::kv::{Reader, Store};
 use super::migrate::{self, MIGRATIONS};
@@ -22,8 +24,8 @@ use super::recovery::{RecoverError, Recovered, Sink, check_acked, damage_of, rec
 use super::sled::SledStore;
 use super::texts::read_block;
 use crate::coordinator::rows::{CampaignRow, Phase};
-use crate::coordinator::{Options, Restorer};
-use crate::types::{CampaignId, InstanceId, Tasks, Tick};
+use crate::coordinator::{Coordinator, Options, Restorer};
+use crate::types::{InstanceId, Tasks, Tick};
 
 /// What was looked at, all of it in order, and what could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,22 @@ pub struct VerifyReport {
     pub checked: Vec<String>,
     /// What could not be checked, one sentence each.
     pub unchecked: Vec<String>,
+    /// Digest of the recovered state: see [`super::dump`]. The same state has the same digest, however it is laid out on the disk.
+    pub digest: String,
+}
+
+/// What a data directory says, recovered and checked: what a server would start from.
+#[derive(Debug)]
+pub struct VerifiedState {
+    coordinator: Coordinator,
+    keys: Keys,
+}
+
+impl VerifiedState {
+    /// The state as text, one line a row: see [`super::dump`].
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        dump::lines(self.coordinator.rows(), &self.keys)
+    }
 }
 
 /// Checks everything that can be checked in the data directory of a stopped server.
@@ -45,17 +63,28 @@ pub struct VerifyReport {
 /// # Errors
 /// The first damage found, or why it could not be looked for: see [`OpenError`].
 pub fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
-    let mut restorer = Restorer::new();
-    let (report, instance) = verify_rows(path, &mut restorer)?;
-    let options = Options::default();
-    restorer.finish(options, instance, Tick::default()).map_err(|error| Trouble::Damaged(damage_of(error)).at(path))?;
-    let mut report = report;
-    report.checked.push("the rows fit together: books of every task, leases, sessions, quarantines".into());
-    Ok(report)
+    verify_state(path).map(|(report, _)| report)
 }
 
-/// Everything but what the rows mean.
-pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyReport, InstanceId), OpenError> {
+/// The same, and the state itself.
+///
+/// # Errors
+/// As for [`verify`].
+pub fn verify_state(path: &Path) -> Result<(VerifyReport, VerifiedState), OpenError> {
+    let mut restorer = Restorer::new();
+    let (mut report, keys) = verify_rows(path, &mut restorer)?;
+    let options = Options::default();
+    let coordinator = restorer
+        .finish(options, report.instance, Tick::default())
+        .map_err(|error| Trouble::Damaged(damage_of(error)).at(path))?;
+    report.checked.push("the rows fit together: books of every task, leases, sessions, quarantines".into());
+    let state = VerifiedState { coordinator, keys };
+    report.digest = dump::digest(state.lines());
+    Ok((report, state))
+}
+
+/// Everything but what the rows mean, and the digest; the keys of complete campaigns.
+pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyReport, Keys), OpenError> {
     let Some(ready) = directory::read_ready(path)? else {
         let why = if path.exists() { "there is no READY in it" } else { "it does not exist" }.into();
         return Err(OpenError::NotOurs { path: path.to_owned(), why });
@@ -70,6 +99,7 @@ pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyRe
         sequence: 0,
         checked: Vec::new(),
         unchecked: Vec::new(),
+        digest: String::new(),
     };
     let lock = directory::lock_untouched(path)?;
     if lock.is_none() {
@@ -100,12 +130,13 @@ pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyRe
         (None, Acked::Absent | Acked::Torn) => {}
     }
     let (blocks, keys) = check_texts(&*reader, &recovered).map_err(|error| Trouble::from(error).at(path))?;
-    report.checked.push(format!("{blocks} blocks of texts: checksums; all {keys} keys of keyed campaigns are there"));
+    let total: u64 = keys.values().map(dump::KeysDigest::count).sum();
+    report.checked.push(format!("{blocks} blocks of texts: checksums; all {total} keys of keyed campaigns are there"));
     report.unchecked.push(
         "whether single pages are older than they should be, or the whole directory is an old copy: see docs/STORAGE.md"
             .into(),
     );
-    Ok((report, ready.instance))
+    Ok((report, keys))
 }
 
 fn describe(recovered: &Recovered, report: &mut VerifyReport) {
@@ -122,12 +153,16 @@ fn describe(recovered: &Recovered, report: &mut VerifyReport) {
     report.unchecked.extend(recovered.notes.iter().cloned());
 }
 
-/// Checks every block, and that keyed campaigns have all their keys; counts blocks and keys.
-pub(super) fn check_texts(reader: &dyn Reader, recovered: &Recovered) -> Result<(u64, u64), RecoverError> {
+/// Checks every block, and that keyed campaigns have all their keys; counts blocks, digests keys.
+pub(super) fn check_texts(reader: &dyn Reader, recovered: &Recovered) -> Result<(u64, Keys), RecoverError> {
     let mut blocks = 0;
-    let mut total = 0;
-    // Where each campaign's next block must begin; stays behind at the first gap.
-    let mut reached: std::collections::BTreeMap<CampaignId, u64> = std::collections::BTreeMap::new();
+    // The count of each campaign is where its next block must begin; stays behind at the first gap.
+    let mut found = Keys::new();
+    for (id, campaign) in &recovered.campaigns {
+        if is_complete(campaign) && matches!(campaign.spec.tasks, Tasks::Keys { .. }) {
+            found.insert(*id, dump::KeysDigest::default());
+        }
+    }
     visit_kind(reader, Kind::Text, &[], |key, value| {
         let place = keys::parse_text(key);
         let (campaign, first) = place.ok_or_else(|| Damage("a text record has a strange key".into()))?;
@@ -136,26 +171,27 @@ pub(super) fn check_texts(reader: &dyn Reader, recovered: &Recovered) -> Result<
         if !recovered.campaigns.get(&campaign).is_some_and(is_complete) {
             return Ok(());
         }
-        let next = reached.entry(campaign).or_default();
-        if u64::from(first.0) != *next || texts.is_empty() {
+        let Some(keys) = found.get_mut(&campaign) else {
+            return Err(Damage(format!("campaign {} has keys, but its tasks have none", campaign.0)));
+        };
+        let next = keys.count();
+        if u64::from(first.0) != next || texts.is_empty() {
             let what = format!("keys of campaign {} are missing from task {next} on, or are there twice", campaign.0);
             return Err(Damage(what));
         }
-        *next += texts.len() as u64;
-        total += texts.len() as u64;
+        for text in &texts {
+            keys.add(text);
+        }
         Ok(())
     })?;
-    for (id, campaign) in recovered.campaigns.iter().filter(|(_, campaign)| is_complete(campaign)) {
-        let expected = match campaign.spec.tasks {
-            Tasks::Keys { count } => u64::from(count),
-            Tasks::Range { .. } => 0,
-        };
-        let found = reached.get(id).copied().unwrap_or(0);
-        if found != expected {
-            return Err(Damage(format!("campaign {} has {found} keys, but {expected} tasks with keys", id.0)).into());
+    for (id, keys) in &found {
+        let expected = recovered.campaigns.get(id).map_or(0, |campaign| campaign.spec.tasks.count());
+        if keys.count() != u64::from(expected) {
+            let what = format!("campaign {} has {} keys, but {expected} tasks with keys", id.0, keys.count());
+            return Err(Damage(what).into());
         }
     }
-    Ok((blocks, total))
+    Ok((blocks, found))
 }
 
 fn is_complete(campaign: &CampaignRow) -> bool {

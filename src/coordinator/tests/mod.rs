@@ -82,6 +82,7 @@ impl World {
     fn check(&self) {
         self.coordinator.check().unwrap();
         let live = self.coordinator.durable_view();
+        assert!(self.coordinator.rows().is_sorted_by_key(|row| row.key()), "rows in order of their keys");
         assert_eq!(live, self.stored, "the changes do not add up to the state");
         assert_eq!(self.restored().durable_view(), live, "what is restored is not what is live");
     }

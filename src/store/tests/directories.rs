@@ -249,9 +249,9 @@ fn a_verification_reads_only_and_says_what_it_did() {
     let (directory, model) = used(30);
     let before = snapshot(directory.path());
     let mut rows = RowMap::default();
-    let (report, instance) = verify_rows(directory.path(), &mut rows).map_err(|error| error.to_string()).unwrap();
+    let (report, _) = verify_rows(directory.path(), &mut rows).map_err(|error| error.to_string()).unwrap();
     assert_eq!(rows, model);
-    assert_eq!((report.format, instance), (1, INSTANCE));
+    assert_eq!((report.format, report.instance), (1, INSTANCE));
     assert_eq!(report.checked.len(), 4, "{:?}", report.checked);
     assert_eq!(report.unchecked.len(), 1, "{:?}", report.unchecked);
     assert_eq!(snapshot(directory.path()), before);

@@ -2,6 +2,7 @@
 
 mod damage;
 mod directories;
+mod dumps;
 mod histories;
 mod migrations;
 
