@@ -1,7 +1,7 @@
 //! The vocabulary of histories: what happened, in order, one record a line.
 //!
 //! ```text
-//!   0 create lowest 60 10 counted 200 - -         the test (0) is about to create a campaign
+//!   0 create lowest 60 10 counted 200 - 3 -       the test (0) is about to create a campaign
 //!   3 begin 0f3c… 77aa…                           client 3 has a session that lasts, with this data directory
 //!   3 grant 4294967301 lowest 12 0 2              it was lent two runs of task 12
 //!   3 send 17 4294967301 done 2                   it is about to report; written before anything of it can leave
@@ -69,6 +69,8 @@ records! {
             timeout_ms: Option<u64>,
             /// Failures after which a task is set aside.
             errors_max: Option<u32>,
+            /// Lost runs after which a task is set aside.
+            losses_max: Option<u32>,
         },
         /// A change of a campaign is about to be asked for.
         "ask" Ask {
@@ -87,7 +89,8 @@ records! {
 
         // ---- clients of the native dialect; the writer is the client
         /// A client was lent something for the first time in this session. (Before, a session is nothing that lasts.)
-        /// The instance is the data directory's, as the client knows it; none: the one that runs now.
+        /// What a client still hears of an earlier session it writes down before. The instance is the data directory's, as the
+        /// client knows it; none: the one that runs now.
         "begin" Begin {
             /// The session.
             session: Session,

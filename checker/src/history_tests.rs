@@ -57,7 +57,7 @@ fn every_kind() -> Vec<Record> {
         Record::Row { row: Row::Session { session, origin: true, through: 9, confirmed: 4, refused } },
     ];
     for (kind, lease_ms) in Kind::ALL.iter().zip([Some(200), None]) {
-        let (timeout_ms, errors_max) = (lease_ms, lease_ms.map(|_| 3));
+        let (timeout_ms, errors_max, losses_max) = (lease_ms, lease_ms.map(|_| 3), lease_ms.map(|_| 4));
         records.push(Record::Create {
             campaign: campaign(),
             tasks: 60,
@@ -66,6 +66,7 @@ fn every_kind() -> Vec<Record> {
             lease_ms,
             timeout_ms,
             errors_max,
+            losses_max,
         });
     }
     for what in [Sent::Done { runs: 2 }, Sent::Mixed { done: u64::MAX, failed: 0 }, Sent::Release] {
