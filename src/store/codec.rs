@@ -64,8 +64,7 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, Dama
     let (Some(header), Some(payload)) = (value.get(..ENVELOPE_BYTES), value.get(ENVELOPE_BYTES..)) else {
         return Err(damage("is cut short"));
     };
-    let stored = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
-    if stored != checksum(key, &header[..12], payload) {
+    if stored_checksum(value) != checksum(key, &header[..12], payload) {
         return Err(damage("has a wrong checksum"));
     }
     if header[0] != ENVELOPE_VERSION {
@@ -80,6 +79,11 @@ pub(super) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, Dama
     let mut sequence = [0; 8];
     sequence.copy_from_slice(&header[4..12]);
     Ok(Sealed { sequence: u64::from_le_bytes(sequence), payload })
+}
+
+/// The checksum that a sealed value carries; 0 in a value that is too short for one, which no sealed value is.
+pub(super) fn stored_checksum(value: &[u8]) -> u32 {
+    value.get(12..ENVELOPE_BYTES).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 /// Bytes of a key as error texts show them.
@@ -147,6 +151,8 @@ pub(super) struct DiskMeta {
     pub(super) maps: u64,
     /// How often the directory was opened.
     pub(super) starts: u64,
+    /// The sum of the checksums of all stored pages.
+    pub(super) checksums: u64,
 }
 
 /// The format of everything else. Its layout is the same in every format.
@@ -421,8 +427,8 @@ mod tests {
 
     #[test]
     fn books_and_texts_keep_their_bytes() {
-        let meta = DiskMeta { sequence: 1, floor: 2, instance: [0xee; 16], pages: 3, maps: 4, starts: 5 };
-        golden(meta, &format!("01 02 {} 03 04 05", "ee".repeat(16)));
+        let meta = DiskMeta { sequence: 1, floor: 2, instance: [0xee; 16], pages: 3, maps: 4, starts: 5, checksums: 6 };
+        golden(meta, &format!("01 02 {} 03 04 05 06", "ee".repeat(16)));
         golden(DiskFormat { format: 1, cursor: None }, "01 00");
         golden(DiskFormat { format: 1, cursor: Some(vec![7, 8]) }, "01 01 02 0708");
         golden("key".to_owned(), "03 6b6579");

@@ -257,11 +257,11 @@ impl Ledger {
             }
             return Ok(bytes);
         }
-        self.books.map.insert(page);
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(CommitFailure::TooLarge { kind: Kind::name(&key), bytes: payload.len() });
         }
         let value = codec::seal(&key, self.books.sequence, &payload);
+        self.books.map.insert(page, codec::stored_checksum(&value));
         batch.put(key, value)?;
         Ok(bytes)
     }
@@ -325,6 +325,7 @@ pub(super) fn meta_record(books: &Books) -> (Vec<u8>, Vec<u8>) {
         pages: books.map.pages(),
         maps: books.map.len(),
         starts: books.starts,
+        checksums: books.map.checksums(),
     };
     let mut payload = Vec::new();
     codec::encode(&meta, &mut payload);

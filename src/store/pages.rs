@@ -2,7 +2,8 @@
 //!
 //! A page is a fixed number of consecutive rows of one table (of one campaign, for tasks), small enough that the longest
 //! possible rows fit into one record. Pages without rows are not stored; [`PageMap`] knows which are, and is itself stored
-//! as bits, so that a page that has vanished is noticed. [`DirtyPages`] orders the pages that have changed since they were
+//! as bits, so that a page that has vanished is noticed; the sum of all pages' checksums is stored with the books, so that an old
+//! version of a page is noticed. [`DirtyPages`] orders the pages that have changed since they were
 //! stored by the journal record that first changed them: the longest-dirty page is written next, and the journal is needed
 //! from there on.
 //!
@@ -83,7 +84,7 @@ pub(super) const PAGES_PER_MAP: u32 = 2_048;
 /// Bytes of one row of the map.
 pub(super) const MAP_BYTES: usize = PAGES_PER_MAP as usize / 8;
 
-/// Which pages are stored.
+/// Which pages are stored, and with which checksums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PageMap {
     /// Rows of the map that have at least one bit.
@@ -91,6 +92,10 @@ pub(super) struct PageMap {
     /// Rows of the map that differ from what is stored.
     touched: BTreeSet<Place>,
     pages: u64,
+    /// The checksum of each stored page.
+    checksums: BTreeMap<Place, u32>,
+    /// Their sum.
+    sum: u64,
 }
 
 impl PageMap {
@@ -101,6 +106,17 @@ impl PageMap {
         self.pages += pages;
         self.rows.insert(place, bits);
         (pages > 0).then_some(())
+    }
+
+    /// Takes the checksum of a stored page that the map names.
+    pub(super) fn restore_checksum(&mut self, page: Place, checksum: u32) {
+        let before = self.checksums.insert(page, checksum).unwrap_or(0);
+        self.sum = self.sum.wrapping_sub(before.into()).wrapping_add(checksum.into());
+    }
+
+    /// The sum of the checksums of all stored pages. Two sets of pages that differ in one page's version differ in it.
+    pub(super) fn checksums(&self) -> u64 {
+        self.sum
     }
 
     /// How many pages are stored.
@@ -119,8 +135,9 @@ impl PageMap {
         self.rows.get(&row).is_some_and(|bits| bits[byte] & bit != 0)
     }
 
-    /// Notes that a page is stored.
-    pub(super) fn insert(&mut self, page: Place) {
+    /// Notes that a page is stored, with this checksum.
+    pub(super) fn insert(&mut self, page: Place, checksum: u32) {
+        self.restore_checksum(page, checksum);
         let (row, byte, bit) = position(page);
         let bits = self.rows.entry(row).or_insert([0; MAP_BYTES]);
         if bits[byte] & bit == 0 {
@@ -139,6 +156,8 @@ impl PageMap {
         }
         bits[byte] &= !bit;
         self.pages -= 1;
+        let checksum = self.checksums.remove(&page).unwrap_or(0);
+        self.sum = self.sum.wrapping_sub(checksum.into());
         if bits.iter().all(|byte| *byte == 0) {
             self.rows.remove(&row);
         }
@@ -338,9 +357,11 @@ mod tests {
         let mut map = PageMap::default();
         let page = |campaign, number| Place { table: Table::Tasks, campaign, number };
         for number in [0, 1, 511, 512, 2_047, 2_048, 9_999] {
-            map.insert(page(1, number));
-            map.insert(page(2, number));
+            map.insert(page(1, number), 7);
+            map.insert(page(1, number), u32::MAX);
+            map.insert(page(2, number), 1);
         }
+        assert_eq!(map.checksums(), 7 * (1 + u64::from(u32::MAX)), "the last word on each page counts");
         assert_eq!((map.pages(), map.len()), (14, 6));
         assert_eq!(map.take_touched().len(), 6);
         let cleared = pages_of_tasks(CampaignId(1), TaskIndex(0), CLEAR_TASKS_UNIT);
@@ -349,6 +370,7 @@ mod tests {
         assert_eq!(map.within(&cleared), [512, 2_047, 2_048, 9_999].map(|number| page(2, number)));
         assert!(map.remove(page(1, 9_999)) && !map.remove(page(1, 9_999)) && !map.remove(page(7, 0)));
         assert_eq!((map.pages(), map.len()), (13, 5));
+        assert_eq!(map.checksums(), 7 + 6 * u64::from(u32::MAX), "a page that is gone does not count");
         let touched = map.take_touched();
         assert_eq!(touched, [(page(1, 4), None)], "a row without a bit is removed");
     }

@@ -110,6 +110,10 @@ pub(super) fn recover(reader: &dyn Reader, sink: &mut impl Sink) -> Result<Recov
     if found != expected {
         return Err(Damage(format!("{found} pages are stored, but the map names {expected}")).into());
     }
+    if recovered.books.map.checksums() != meta.checksums {
+        let what = "the checksums of all pages do not add up: a page was replaced by an older version of itself";
+        return Err(Damage(what.into()).into());
+    }
     clear_orphans(reader, &mut recovered)?;
     Ok(recovered)
 }
@@ -252,6 +256,7 @@ fn read_pages(
             return Err(Damage(format!("the page {} is stored, but not in the map", hex(key))));
         }
         let sealed = unseal_known(key, value, recovered.books.sequence)?;
+        recovered.books.map.restore_checksum(page, codec::stored_checksum(value));
         let rows = decode_rows(sealed.payload).map_err(|damage| in_record(key, &damage))?;
         let ascending = rows.is_sorted_by(|left, right| left.key() < right.key());
         if rows.is_empty() || !ascending || rows.iter().any(|row| page_of(row.key()) != page) {

@@ -134,6 +134,29 @@ fn a_page_of_a_later_time_is_noticed() {
 }
 
 #[test]
+fn a_page_of_an_earlier_time_is_noticed() {
+    let (records, mut model) = small();
+    let store = MemoryStore::with(records.clone());
+    let (mut ledger, ..) = open(&store).unwrap();
+    for number in 0..20 {
+        let change = Change::Put(Row::Task(CampaignId(1), TaskIndex(0), TaskRow { done: number, extra: 0, issued: 0 }));
+        model.apply(&change);
+        ledger.commit(&[change], &[], &model).unwrap();
+    }
+    let later = store.killed();
+    assert_eq!(look(later.clone()), Ok(model));
+    let page = |key: &Vec<u8>| Kind::of(key) == Some(Kind::Page);
+    let older: Vec<_> = records.iter().filter(|(key, value)| page(key) && later.get(*key) != Some(*value)).collect();
+    assert!(!older.is_empty());
+    for (key, value) in older {
+        let mut mixed = later.clone();
+        assert!(mixed.insert(key.clone(), value.clone()).is_some());
+        let error = look(mixed).unwrap_err();
+        assert!(error.contains("an older version of itself"), "{error}");
+    }
+}
+
+#[test]
 fn a_page_that_must_not_be_there_is_noticed_though_the_number_is_right() {
     let (mut records, _) = small();
     let page = records.keys().find(|key| Kind::of(key) == Some(Kind::Page)).unwrap().clone();
