@@ -39,4 +39,4 @@ pub use ledger::{Ledger, Rows};
 pub use migrate::FORMAT;
 pub use open::{OpenError, Opened, Recovery, open, open_in_memory};
 pub use texts::{TextError, Texts};
-pub use verify::{VerifiedState, VerifyReport, verify, verify_state};
+pub use verify::{VerifiedState, VerifyReport, verify, verify_in_memory, verify_state};

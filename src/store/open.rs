@@ -21,7 +21,7 @@ use super::acked::{self, AckedFile};
 use super::codec::Damage;
 use super::directory::{self, DirectoryLock, Ready};
 use super::keys::Kind;
-use super::kv::{ReadError, Store};
+use super::kv::{ReadError, Reader, Store};
 use super::memory::MemoryStore;
 use super::migrate::{self, MIGRATIONS, MigrateError, Migration};
 use super::recovery::{RecoverError, Recovered, Sink, check_acked, damage_of, recover};
@@ -283,7 +283,18 @@ fn open_complete(
         notes.push(format!("the database of format {} was copied to {}", ready.format, backup.display()));
         directory::write_ready(path, Ready { format: known, ..ready })?;
     }
-    SledStore::open(&directory::database(path)).map_err(|error| Trouble::from(error).at(path))
+    let store = SledStore::open(&directory::database(path)).map_err(|error| Trouble::from(error).at(path))?;
+    check_format(&*store.reader()).map_err(|trouble| trouble.at(path))?;
+    Ok(store)
+}
+
+/// A complete database has a format record. Without one it would count as empty, and the first migration would write over what
+/// else is there.
+pub(super) fn check_format(reader: &dyn Reader) -> Result<(), Trouble> {
+    match migrate::read_format(reader)? {
+        Some(_) => Ok(()),
+        None => Err(Trouble::Damaged(Damage("the format record is missing".into()))),
+    }
 }
 
 /// Opening would make a new database where files are missing.

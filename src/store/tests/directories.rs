@@ -256,3 +256,23 @@ fn a_verification_reads_only_and_says_what_it_did() {
     assert_eq!(report.unchecked.len(), 1, "{:?}", report.unchecked);
     assert_eq!(snapshot(directory.path()), before);
 }
+
+#[test]
+fn without_a_format_record_nothing_is_written_over() {
+    let (directory, _) = used(30);
+    let database = directory.path().join("db");
+    let mut store = SledStore::open(&database).unwrap();
+    let mut batch = Batch::default();
+    batch.remove(super::super::keys::format());
+    store.commit(&batch).unwrap();
+    let meta = super::super::keys::meta();
+    let before = store.reader().get(&meta).unwrap();
+    drop(store);
+    for error in [refusal(directory.path()), verify_rows(directory.path(), &mut RowMap::default()).unwrap_err()] {
+        assert!(
+            matches!(&error, OpenError::Damaged { what, .. } if what.contains("format record is missing")),
+            "{error}"
+        );
+    }
+    assert_eq!(SledStore::open(&database).unwrap().reader().get(&meta).unwrap(), before);
+}
