@@ -109,7 +109,8 @@ records! {
             /// The data directory it met.
             instance: Option<Instance>,
         },
-        /// A client took a lease: once for each, not when the server sends it again.
+        /// A client took a lease: once for each, not when the server sends it again. Whoever takes one either writes down what
+        /// it sends of it, or says goodbye, or leaves it to expire.
         "grant" Grant {
             /// The lease.
             lease: u64,
@@ -380,7 +381,7 @@ words! {
         /// 1: every request of every client is in the history, also those that the client library makes by itself.
         "requests-complete" RequestsComplete,
         /// 1: every expiry, every forgotten lease and every forgotten session of the native dialect is in the history, before
-        /// anything can be seen of it.
+        /// anything can be seen of it: by clients, and by a start that finds a commit nobody was told of.
         "expiries" Expiries,
         /// 1: sessions are forgotten while their clients may still come back, and this is not in the history.
         "sessions-end" SessionsEnd,
