@@ -10,7 +10,7 @@ use super::FAR;
 
 /// A series of waits.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     cap: Duration,
     /// Upper end of the next wait.
@@ -19,14 +19,14 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// The first wait is up to `first`, no wait is above `cap`.
-    pub(super) fn new(first: Duration, cap: Duration) -> Self {
+    pub(crate) fn new(first: Duration, cap: Duration) -> Self {
         let cap = cap.min(FAR);
         let first = first.min(cap);
         Self { first, cap, ceiling: first }
     }
 
     /// The next wait; `random` is uniform over all of `u64`.
-    pub(super) fn next_wait(&mut self, random: u64) -> Duration {
+    pub(crate) fn next_wait(&mut self, random: u64) -> Duration {
         let ceiling = self.ceiling;
         self.ceiling = ceiling.saturating_mul(2).min(self.cap);
         let nanoseconds = (ceiling.as_nanos() * u128::from(random)) >> 64;
@@ -35,7 +35,7 @@ impl Backoff {
     }
 
     /// It worked: start over.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.ceiling = self.first;
     }
 }

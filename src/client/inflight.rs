@@ -29,7 +29,7 @@ use crate::types::{InstanceId, LeaseId, LossReason, Refusal, Request, SessionId}
 
 /// The server said what cannot be; the connection is to be dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Breach {
+pub(crate) enum Breach {
     /// An answer to a request that was not sent on this connection.
     #[error("the server answered request {through}, but only {sent} were sent")]
     AnswerToNothing {
@@ -57,24 +57,24 @@ pub(super) enum Breach {
 }
 
 /// A request ended like this: for whoever waits.
-pub(super) type Resolved<W> = Vec<(W, Verdict)>;
+pub(crate) type Resolved<W> = Vec<(W, Verdict)>;
 
 /// What grants brought.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Granted<L> {
+pub(crate) struct Granted<L> {
     /// Leases that are now ready to be taken.
-    pub(super) fresh: usize,
+    pub(crate) fresh: usize,
     /// Leases in the caller's hands that turned out to be lost while there was no connection.
-    pub(super) lost: Vec<L>,
+    pub(crate) lost: Vec<L>,
 }
 
 /// What is left of a session that the server does not know.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Forgotten<L, W> {
+pub(crate) struct Forgotten<L, W> {
     /// Who waits for answers that will never come.
-    pub(super) waiters: Vec<W>,
+    pub(crate) waiters: Vec<W>,
     /// Leases in the caller's hands, none of which is worth anything now.
-    pub(super) lost: Vec<L>,
+    pub(crate) lost: Vec<L>,
 }
 
 #[derive(Debug)]
@@ -100,7 +100,7 @@ enum Phase {
 
 /// A session as the client knows it.
 #[derive(Debug)]
-pub(super) struct Inflight<L, W> {
+pub(crate) struct Inflight<L, W> {
     session: SessionId,
     /// Where the session is known; none until a server said so.
     instance: InstanceId,
@@ -123,7 +123,7 @@ pub(super) struct Inflight<L, W> {
 }
 
 impl<L: Clone, W> Inflight<L, W> {
-    pub(super) fn new(session: SessionId) -> Self {
+    pub(crate) fn new(session: SessionId) -> Self {
         Self {
             session,
             instance: InstanceId::NONE,
@@ -139,43 +139,43 @@ impl<L: Clone, W> Inflight<L, W> {
         }
     }
 
-    pub(super) fn session(&self) -> SessionId {
+    pub(crate) fn session(&self) -> SessionId {
         self.session
     }
 
-    pub(super) fn instance(&self) -> InstanceId {
+    pub(crate) fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    pub(super) fn confirmed(&self) -> u64 {
+    pub(crate) fn confirmed(&self) -> u64 {
         self.confirmed
     }
 
     /// The number that the next request will get.
-    pub(super) fn next_number(&self) -> u64 {
+    pub(crate) fn next_number(&self) -> u64 {
         self.confirmed + self.unanswered.len() as u64 + 1
     }
 
     /// Leases that are held and not lost, whether handed out or not.
-    pub(super) fn healthy(&self) -> u32 {
+    pub(crate) fn healthy(&self) -> u32 {
         self.healthy
     }
 
-    pub(super) fn unanswered(&self) -> usize {
+    pub(crate) fn unanswered(&self) -> usize {
         self.unanswered.len()
     }
 
     /// The numbers of the unanswered requests.
-    pub(super) fn unanswered_numbers(&self) -> std::ops::Range<u64> {
+    pub(crate) fn unanswered_numbers(&self) -> std::ops::Range<u64> {
         self.confirmed + 1..self.next_number()
     }
 
-    pub(super) fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.phase == Phase::Live
     }
 
     /// A connection stands and is about to be introduced: its attempt number.
-    pub(super) fn greet(&mut self) -> u64 {
+    pub(crate) fn greet(&mut self) -> u64 {
         self.phase = Phase::Greeting;
         self.sent = 0;
         self.attempt += 1;
@@ -183,12 +183,12 @@ impl<L: Clone, W> Inflight<L, W> {
     }
 
     /// The connection is gone; everything unanswered will be sent again.
-    pub(super) fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         self.phase = Phase::Offline;
     }
 
     /// The server knows the session, has processed everything up to `through`, and sends `leases` live leases again.
-    pub(super) fn welcomed(
+    pub(crate) fn welcomed(
         &mut self,
         instance: InstanceId,
         through: u64,
@@ -210,7 +210,7 @@ impl<L: Clone, W> Inflight<L, W> {
 
     /// The server does not know the session: nothing of it will ever be answered, and a new one begins, which has to be
     /// introduced on the same connection.
-    pub(super) fn forget(&mut self, successor: SessionId) -> Forgotten<L, W> {
+    pub(crate) fn forget(&mut self, successor: SessionId) -> Forgotten<L, W> {
         let waiters = self.unanswered.drain(..).map(|unanswered| unanswered.waiter).collect();
         let lost = self.held.drain().filter(|(_, held)| held.handed_out && held.lost.is_none());
         let forgotten = Forgotten { waiters, lost: lost.map(|(_, held)| held.lease).collect() };
@@ -220,7 +220,7 @@ impl<L: Clone, W> Inflight<L, W> {
     }
 
     /// Runs were lent, or are lent still.
-    pub(super) fn granted(
+    pub(crate) fn granted(
         &mut self,
         grants: impl IntoIterator<Item = (LeaseId, L)>,
         resent: bool,
@@ -273,7 +273,7 @@ impl<L: Clone, W> Inflight<L, W> {
 
     /// A lease is no longer worth working on. Returns it if it is in the caller's hands and was healthy so far; if nobody
     /// has taken it, it vanishes.
-    pub(super) fn lost(&mut self, lease: LeaseId, reason: LossReason, waiter: W) -> Option<L> {
+    pub(crate) fn lost(&mut self, lease: LeaseId, reason: LossReason, waiter: W) -> Option<L> {
         let told = self.mark_lost(lease, reason);
         if self.held.get(&lease).is_some_and(|held| !held.handed_out) {
             self.abandon(lease, waiter);
@@ -293,7 +293,7 @@ impl<L: Clone, W> Inflight<L, W> {
     }
 
     /// Hands out the oldest ready lease.
-    pub(super) fn take(&mut self) -> Option<L> {
+    pub(crate) fn take(&mut self) -> Option<L> {
         let held = self.held.get_mut(&self.ready.pop_front()?)?;
         held.handed_out = true;
         Some(held.lease.clone())
@@ -303,7 +303,7 @@ impl<L: Clone, W> Inflight<L, W> {
     ///
     /// # Errors
     /// The lease is not held: the waiter comes back.
-    pub(super) fn queue(&mut self, lease: LeaseId, request: Request, waiter: W) -> Result<u64, W> {
+    pub(crate) fn queue(&mut self, lease: LeaseId, request: Request, waiter: W) -> Result<u64, W> {
         let Some(held) = self.held.remove(&lease) else { return Err(waiter) };
         self.healthy -= u32::from(held.lost.is_none());
         if !held.handed_out {
@@ -317,7 +317,7 @@ impl<L: Clone, W> Inflight<L, W> {
 
     /// The caller let go of a lease without a word: it is released, unless it has ended on the server already. Whether
     /// something was queued.
-    pub(super) fn abandon(&mut self, lease: LeaseId, waiter: W) -> bool {
+    pub(crate) fn abandon(&mut self, lease: LeaseId, waiter: W) -> bool {
         let Some(held) = self.held.get(&lease) else { return false };
         match held.lost {
             // There, these are held still, and take room in the window.
@@ -332,14 +332,14 @@ impl<L: Clone, W> Inflight<L, W> {
     }
 
     /// Releases everything that is not handed out.
-    pub(super) fn release_ready(&mut self, waiter: impl Fn() -> W) {
+    pub(crate) fn release_ready(&mut self, waiter: impl Fn() -> W) {
         while let Some(lease) = self.ready.pop_front() {
             self.abandon(lease, waiter());
         }
     }
 
     /// All requests through a number are processed.
-    pub(super) fn answered(&mut self, through: u64, refusals: &[Refusal]) -> Result<Resolved<W>, Breach> {
+    pub(crate) fn answered(&mut self, through: u64, refusals: &[Refusal]) -> Result<Resolved<W>, Breach> {
         let sent = self.confirmed + self.sent as u64;
         if through > sent {
             return Err(Breach::AnswerToNothing { through, sent });
@@ -364,7 +364,7 @@ impl<L: Clone, W> Inflight<L, W> {
 
     /// The next requests to send on this connection, at most `limit`, and the number of the first; `None` if there are
     /// none or they may not be sent yet.
-    pub(super) fn next_batch(&mut self, limit: usize) -> Option<(u64, Vec<Request>)> {
+    pub(crate) fn next_batch(&mut self, limit: usize) -> Option<(u64, Vec<Request>)> {
         if !self.is_live() || self.sent == self.unanswered.len() {
             return None;
         }

@@ -32,9 +32,9 @@
 //! false, features = ["client"]`.
 
 mod api;
-mod backoff;
+pub(crate) mod backoff;
 mod control;
-mod inflight;
+pub(crate) mod inflight;
 mod lease;
 mod link;
 mod random;

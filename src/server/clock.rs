@@ -53,14 +53,14 @@ impl Time for Clock {
 
 /// The mapping, with the times handed in.
 #[derive(Debug, Default)]
-struct Steps {
+pub(crate) struct Steps {
     tick: u64,
     seen_ms: u64,
 }
 
 impl Steps {
     /// `elapsed_ms` is the time since the start as the operating system has it.
-    fn look(&mut self, elapsed_ms: u64) -> Look {
+    pub(crate) fn look(&mut self, elapsed_ms: u64) -> Look {
         let gap = elapsed_ms.saturating_sub(self.seen_ms);
         self.seen_ms = self.seen_ms.max(elapsed_ms);
         self.tick = self.tick.saturating_add(gap.min(CLOCK_STEP_MS_MAX));

@@ -16,22 +16,22 @@
 //! connection and deadline is bounded ([`Bounds`]). Deliberately absent: decisions about work and counts
 //! ([`crate::coordinator`]), formats on disk ([`crate::store`]). Tested in each file and in `tests/server_*.rs`.
 
-mod clock;
+pub(crate) mod clock;
 mod config;
-mod connection;
-mod fatal;
+pub(crate) mod connection;
+pub(crate) mod fatal;
 mod fault;
-mod inbox;
-mod keys;
+pub(crate) mod inbox;
+pub(crate) mod keys;
 mod listener;
-mod native;
+pub(crate) mod native;
 mod origin;
-mod outbox;
-mod pipeline;
+pub(crate) mod outbox;
+pub(crate) mod pipeline;
 mod session;
-mod translate;
+pub(crate) mod translate;
 mod unfinished;
-mod watchdog;
+pub(crate) mod watchdog;
 
 use std::io;
 use std::net::SocketAddr;

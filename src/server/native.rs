@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
-use super::keys;
+use super::keys::{self, Keys};
 use super::outbox::Outputs;
 use super::session::{Shared, last_words};
 use super::translate::{self, Introduction, Said, client_message};
@@ -29,7 +29,7 @@ use crate::coordinator::Command;
 use crate::coordinator::command::{ControlAnswer, Output};
 use crate::protocol::codec;
 use crate::protocol::frame::Decoder;
-use crate::protocol::messages::{ServerMessage, WireAnswer, WireClosing, WireFailure, WireGrant};
+use crate::protocol::messages::{ClientMessage, ServerMessage, WireAnswer, WireClosing, WireFailure, WireGrant};
 use crate::store::TextError;
 use crate::types::{CampaignId, CampaignInfo, ConnectionId, Grant};
 
@@ -130,26 +130,34 @@ impl Reader<'_> {
                 Ok(Some(body)) => codec::decode_client(body).map_err(|error| Ending::Protocol(error.to_string()))?,
                 Err(error) => return Err(Ending::Protocol(error.to_string())),
             };
-            let command = match client_message(connection, message) {
-                // A second hello: allowed after an unknown session, which the coordinator knows about.
-                Said::Introduced(Introduction::Session(hello)) if self.has_session => {
-                    Command::Hello { connection, hello }
-                }
-                Said::Introduced(_) => {
-                    let why = "a connection introduces itself once, with a session or without";
-                    return Err(Ending::Protocol(why.to_owned()));
-                }
-                Said::Command(command) if self.has_session => command,
-                Said::Command(command @ Command::Control { .. }) => command,
-                // It keeps the connection open, nothing else.
-                Said::Command(Command::Heartbeat { .. }) => continue,
-                Said::Command(Command::Goodbye { .. }) => return Err(Ending::Goodbye),
-                Said::Command(_) => {
-                    let why = "a connection without a session can only send control requests";
-                    return Err(Ending::Protocol(why.to_owned()));
-                }
-            };
-            self.registration.command(command).await.map_err(|_| Ending::PipelineEnded)?;
+            if let Some(command) = permitted(connection, message, self.has_session)? {
+                self.registration.command(command).await.map_err(|_| Ending::PipelineEnded)?;
+            }
+        }
+    }
+}
+
+/// The command of a message, if a connection with or without a session may send it; `None` if it is only a sign of life.
+pub(crate) fn permitted(
+    connection: ConnectionId,
+    message: ClientMessage,
+    has_session: bool,
+) -> Result<Option<Command>, Ending> {
+    match client_message(connection, message) {
+        // A second hello: allowed after an unknown session, which the coordinator knows about.
+        Said::Introduced(Introduction::Session(hello)) if has_session => Ok(Some(Command::Hello { connection, hello })),
+        Said::Introduced(_) => {
+            let why = "a connection introduces itself once, with a session or without";
+            Err(Ending::Protocol(why.to_owned()))
+        }
+        Said::Command(command) if has_session => Ok(Some(command)),
+        Said::Command(command @ Command::Control { .. }) => Ok(Some(command)),
+        // It keeps the connection open, nothing else.
+        Said::Command(Command::Heartbeat { .. }) => Ok(None),
+        Said::Command(Command::Goodbye { .. }) => Err(Ending::Goodbye),
+        Said::Command(_) => {
+            let why = "a connection without a session can only send control requests";
+            Err(Ending::Protocol(why.to_owned()))
         }
     }
 }
@@ -164,7 +172,7 @@ struct Writer<'session> {
 }
 
 /// A message that ends the connection.
-struct LastMessage(ServerMessage);
+pub(crate) struct LastMessage(pub(crate) ServerMessage);
 
 impl Writer<'_> {
     /// Accepts the hello of a connection without a session, which concerns nobody else.
@@ -231,26 +239,17 @@ impl Writer<'_> {
 
     /// The message of an output, keys included.
     async fn message(&mut self, output: Output) -> Result<ServerMessage, LastMessage> {
-        Ok(match output {
-            Output::Welcome { instance, resumed, through, refusals, leases } => {
-                let refusals = refusals.into_iter().map(Into::into).collect();
-                ServerMessage::Welcome { instance: instance.0, resumed, through, refusals, leases }
-            }
-            Output::UnknownSession { instance } => ServerMessage::UnknownSession { instance: instance.0 },
-            Output::Grants { campaigns, grants, resent } => self.grants(&campaigns, grants, resent).await?,
-            Output::Answers { through, refusals } => {
-                ServerMessage::Answers { through, refusals: refusals.into_iter().map(Into::into).collect() }
-            }
-            Output::Lost { leases } => ServerMessage::Lost { leases: leases.into_iter().map(Into::into).collect() },
-            Output::Idle(idle) => ServerMessage::Idle(idle.into()),
-            Output::Control { id, answer } => ServerMessage::Control { id, answer: self.answer(answer).await },
-            Output::Close(reason) => return Err(LastMessage(translate::closing(reason))),
-            Output::Origin(answer) => {
-                tracing::error!("an answer of another dialect ({answer:?}) came out for a native connection");
-                let text = "the server is confused about this connection; reconnect".to_owned();
-                return Err(LastMessage(ServerMessage::Closing { code: WireClosing::Reconnect, text }));
-            }
-        })
+        match output {
+            Output::Grants { campaigns, grants, resent } => self.grants(&campaigns, grants, resent).await,
+            Output::Control { id, answer } => Ok(ServerMessage::Control { id, answer: self.answer(answer).await }),
+            Output::Welcome { .. }
+            | Output::UnknownSession { .. }
+            | Output::Answers { .. }
+            | Output::Lost { .. }
+            | Output::Idle(_)
+            | Output::Close(_)
+            | Output::Origin(_) => message_without_keys(output),
+        }
     }
 
     async fn grants(
@@ -261,7 +260,7 @@ impl Writer<'_> {
     ) -> Result<ServerMessage, LastMessage> {
         self.keyed.extend(campaigns.iter().filter(|campaign| campaign.keyed).map(|campaign| campaign.id));
         let keyed = |grant: &&Grant| self.keyed.contains(&grant.campaign);
-        let mut found = keys::Keys::new();
+        let mut found = Keys::new();
         if grants.iter().any(|grant| keyed(&grant)) {
             // A lease must not be lost on its way, or its runs would wait for a holder that does not know it. When the
             // client reconnects, it is sent again, or has gone with its campaign.
@@ -276,12 +275,7 @@ impl Writer<'_> {
                 LastMessage(ServerMessage::Closing { code, text: format!("a grant cannot be sent: {error}") })
             })?;
         }
-        let with_key = |grant: Grant| WireGrant::new(grant, found.get(&(grant.campaign, grant.task)).cloned());
-        Ok(ServerMessage::Grants {
-            campaigns: campaigns.iter().map(|campaign| campaign.as_ref().into()).collect(),
-            grants: grants.into_iter().map(with_key).collect(),
-            resent,
-        })
+        Ok(grants_message(campaigns, grants, resent, &found))
     }
 
     async fn answer(&self, answer: ControlAnswer) -> WireAnswer {
@@ -307,5 +301,46 @@ impl Writer<'_> {
                 WireAnswer::Failed { code: WireFailure::Damaged, text: error.to_string(), index: 0 }
             }
         }
+    }
+}
+
+/// The message of an output that tells of no task, or of tasks by number only.
+pub(crate) fn message_without_keys(output: Output) -> Result<ServerMessage, LastMessage> {
+    Ok(match output {
+        Output::Welcome { instance, resumed, through, refusals, leases } => {
+            let refusals = refusals.into_iter().map(Into::into).collect();
+            ServerMessage::Welcome { instance: instance.0, resumed, through, refusals, leases }
+        }
+        Output::UnknownSession { instance } => ServerMessage::UnknownSession { instance: instance.0 },
+        Output::Grants { campaigns, grants, resent } => grants_message(&campaigns, grants, resent, &Keys::new()),
+        Output::Answers { through, refusals } => {
+            ServerMessage::Answers { through, refusals: refusals.into_iter().map(Into::into).collect() }
+        }
+        Output::Lost { leases } => ServerMessage::Lost { leases: leases.into_iter().map(Into::into).collect() },
+        Output::Idle(idle) => ServerMessage::Idle(idle.into()),
+        Output::Control { id, answer } => {
+            ServerMessage::Control { id, answer: translate::control_answer(answer, None) }
+        }
+        Output::Close(reason) => return Err(LastMessage(translate::closing(reason))),
+        Output::Origin(answer) => {
+            tracing::error!("an answer of another dialect ({answer:?}) came out for a native connection");
+            let text = "the server is confused about this connection; reconnect".to_owned();
+            return Err(LastMessage(ServerMessage::Closing { code: WireClosing::Reconnect, text }));
+        }
+    })
+}
+
+/// Grants with the keys of their tasks, as far as they have any.
+pub(crate) fn grants_message(
+    campaigns: &[Arc<CampaignInfo>],
+    grants: Vec<Grant>,
+    resent: bool,
+    keys: &Keys,
+) -> ServerMessage {
+    let with_key = |grant: Grant| WireGrant::new(grant, keys.get(&(grant.campaign, grant.task)).cloned());
+    ServerMessage::Grants {
+        campaigns: campaigns.iter().map(|campaign| campaign.as_ref().into()).collect(),
+        grants: grants.into_iter().map(with_key).collect(),
+        resent,
     }
 }

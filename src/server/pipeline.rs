@@ -178,9 +178,14 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         &self.machine
     }
 
+    /// The message that was taken but did not fit into its turn, which comes first in the next.
+    pub(crate) fn take_left_over(&mut self) -> Option<Inbound> {
+        self.left_over.take()
+    }
+
     /// Waits for a message or for time: `Some(None)` is time, `None` the end.
     async fn wait(&mut self) -> Option<Option<Inbound>> {
-        if let Some(inbound) = self.left_over.take() {
+        if let Some(inbound) = self.take_left_over() {
             return Some(Some(inbound));
         }
         match tokio::time::timeout(self.patience(), self.links.inbox.recv()).await {
@@ -191,14 +196,17 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
     }
 
     /// How long to wait for a message at most: until time is due, and never so long that it looks like a stall.
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let due = self.machine.next_deadline().map_or(u64::MAX, |deadline| deadline.since(self.now));
         let held = self.hold_until.map_or(0, |tick| tick.since(self.now));
         Duration::from_millis(due.max(held).min(CLOCK_LOOK_MS))
     }
 
     /// Applies what waits, makes it durable, lets it be seen.
-    fn turn(&mut self, first: Option<Inbound>) -> Result<(), J::Error> {
+    ///
+    /// # Errors
+    /// The commit failed: the process has to end, and nothing of the turn was let out.
+    pub(crate) fn turn(&mut self, first: Option<Inbound>) -> Result<(), J::Error> {
         let look = self.clock.look();
         self.now = look.now;
         let mut work = Work::default();
