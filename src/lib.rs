@@ -39,6 +39,9 @@ pub mod client;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(all(test, feature = "server"))]
+mod sim;
+
 /// The example of the README must compile.
 #[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,333 @@
+//! The coordinator and the ledger inside a server of the simulation, watched: what becomes durable, and what ends, goes
+//! into the history before anything of it can be seen.
+//!
+//! ```text
+//!   pipeline ──▶ Watched ──▶ coordinator              which leases expire, which sessions are forgotten
+//!   pipeline ──▶ Disk ─────▶ ledger ──▶ MemoryStore   what is durable, what fails, where the process dies
+//! ```
+//!
+//! Writers of connections run while a commit does; so what already lies in the outboxes when a commit begins is taken as
+//! written. **Invariant**: whatever is let out before it is durable stands in the history before its `durable`.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use tenfold_checker::history::{Record, Session};
+
+use super::coverage::{Coverage, Seen};
+use super::words;
+use crate::coordinator::Coordinator;
+use crate::coordinator::command::{CloseReason, Command, Output, Step, TextChange};
+use crate::coordinator::rows::{Change, LeaseRow, LeaseState, Row, RowKey};
+use crate::server::outbox::{Outputs, Overflow};
+use crate::server::pipeline::{Journal, Machine};
+use crate::store::memory::{Fault, MemoryStore, Records};
+use crate::store::{CommitError, Ledger};
+use crate::types::{ConnectionId, LeaseId, LossReason, SessionId, Tick};
+
+/// How a server process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("killed")]
+    Killed,
+    #[error("the power was cut")]
+    PowerCut,
+    #[error("the disk failed")]
+    DiskFailed,
+    #[error("the disk failed in the middle of a batch")]
+    Torn,
+}
+
+/// What is to become of the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The process ends when it is on its way; it was stored, or it was not.
+    EndsDuring { how: Ended, stored: bool },
+    /// The process ends when it is through, and nothing was let out.
+    EndsAfter { how: Ended },
+    /// The disk says that it failed.
+    Fails { fault: Fault },
+    /// The disk says that it is durable, and it is not.
+    Lies,
+}
+
+/// What is to be written to one connection.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) outputs: Outputs,
+    pub(super) overflow: Overflow,
+    /// Taken from the outbox, not written yet.
+    pub(super) taken: VecDeque<Output>,
+    /// Sessions that were introduced, and not welcomed or turned away.
+    pub(super) introduced: VecDeque<SessionId>,
+    /// Whether the peer takes what is written.
+    pub(super) takes: bool,
+}
+
+/// What the parts of a server process share.
+#[derive(Debug, Default)]
+pub(super) struct Backstage {
+    /// For the history, in order.
+    pub(super) notes: Vec<Record>,
+    /// What is true once the present commit is durable.
+    pub(super) pending: Vec<Record>,
+    pub(super) desks: BTreeMap<ConnectionId, Desk>,
+    /// What befalls the next commit, and what is counted when it does.
+    pub(super) fate: Option<(Fate, Seen)>,
+    /// The last number of the journal that was acknowledged.
+    pub(super) acked: u64,
+    /// The last commit was said to be durable and is not.
+    pub(super) lied: bool,
+    /// The last commit failed, and was stored.
+    pub(super) stored: bool,
+    /// What was stored before a batch was torn.
+    pub(super) before: Option<Records>,
+    /// A disk that failed is in the history.
+    pub(super) failure_noted: bool,
+    pub(super) coverage: Coverage,
+}
+
+/// Shared within one process of the simulation.
+pub(super) type Shared = Rc<RefCell<Backstage>>;
+
+impl Backstage {
+    /// Takes what lies in an outbox, as its writer does.
+    pub(super) fn take_outputs(&mut self, connection: ConnectionId) {
+        let Some(desk) = self.desks.get_mut(&connection).filter(|desk| desk.takes) else { return };
+        while let Some(output) = desk.outputs.next_waiting() {
+            let session = desk.introduced.front().copied();
+            match &output {
+                Output::Welcome { through, refusals, .. } | Output::Answers { through, refusals } => {
+                    if let Some(session) = session {
+                        let refused = refusals.iter().map(words::refused).collect();
+                        self.notes.push(Record::Out { session: words::session(session), through: *through, refused });
+                    }
+                }
+                Output::UnknownSession { .. } => {
+                    desk.introduced.pop_front();
+                }
+                Output::Close(reason) => self.coverage.add(
+                    match reason {
+                        CloseReason::Superseded => Seen::Superseded,
+                        CloseReason::SessionsFull => Seen::SessionsFull,
+                        CloseReason::RefusalsUnread => Seen::RefusalsUnread,
+                        CloseReason::Goodbye => Seen::Goodbyes,
+                        CloseReason::Gap
+                        | CloseReason::OutOfPlace
+                        | CloseReason::Forgotten
+                        | CloseReason::OriginTask
+                        | CloseReason::OriginUnits => Seen::LostConnections,
+                    },
+                    1,
+                ),
+                Output::Grants { resent, grants, .. } if *resent => {
+                    self.coverage.add(Seen::Regranted, grants.len() as u64);
+                }
+                Output::Grants { .. }
+                | Output::Lost { .. }
+                | Output::Idle(_)
+                | Output::Control { .. }
+                | Output::Origin(_) => {}
+            }
+            desk.taken.push_back(output);
+        }
+    }
+
+    fn take_all_outputs(&mut self) {
+        let connections: Vec<ConnectionId> = self.desks.keys().copied().collect();
+        connections.into_iter().for_each(|connection| self.take_outputs(connection));
+    }
+}
+
+/// The coordinator, watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) coordinator: Coordinator,
+    backstage: Shared,
+    leases: BTreeMap<u32, LeaseRow>,
+    sessions: BTreeMap<u32, (SessionId, bool)>,
+}
+
+impl Watched {
+    pub(super) fn new(coordinator: Coordinator, backstage: Shared) -> Self {
+        let (mut leases, mut sessions) = (BTreeMap::new(), BTreeMap::new());
+        for row in coordinator.durable_view().into_values() {
+            match row {
+                Row::Lease(slot, row) => drop(leases.insert(slot, row)),
+                Row::Session(slot, row) => drop(sessions.insert(slot, (row.id, row.origin))),
+                Row::Globals(_)
+                | Row::Campaign(..)
+                | Row::Task(..)
+                | Row::SessionName(..)
+                | Row::Trouble(..)
+                | Row::Returned(..) => {}
+            }
+        }
+        Self { coordinator, backstage, leases, sessions }
+    }
+
+    /// Notes what ended in a step, `by_itself` if nobody asked for it.
+    fn follow(&mut self, step: &Step, by_itself: bool) {
+        let Self { leases, sessions, backstage, .. } = self;
+        let mut backstage = backstage.borrow_mut();
+        for change in &step.changes {
+            let Change::Put(Row::Lease(slot, row)) = change else { continue };
+            let before = leases.insert(*slot, *row);
+            let Some((generation, lease)) = before.and_then(|row| Some((row.generation, row.lease?))) else { continue };
+            let Some((_, origin)) = sessions.get(&lease.session) else { continue };
+            let id = LeaseId { slot: *slot, generation }.to_u64();
+            let after = row.lease.filter(|_| row.generation == generation);
+            let was_live = lease.state == LeaseState::Live;
+            if *origin || !by_itself {
+                continue;
+            }
+            if was_live && after.is_none_or(|after| after.state == LeaseState::Expired) {
+                backstage.pending.push(Record::Expired { lease: id });
+            }
+            if after.is_none() {
+                backstage.coverage.add(Seen::LeasesForgotten, 1);
+                backstage.pending.push(Record::Dropped { lease: id });
+            }
+        }
+        for change in &step.changes {
+            match change {
+                Change::Put(Row::Session(slot, row)) => {
+                    sessions.insert(*slot, (row.id, row.origin));
+                }
+                Change::Remove(RowKey::Session(slot)) => {
+                    if let Some((session, false)) = sessions.remove(slot)
+                        && by_itself
+                    {
+                        backstage.coverage.add(Seen::SessionsForgotten, 1);
+                        backstage.pending.push(Record::DroppedSession { session: words::session(session) });
+                    }
+                }
+                Change::Put(Row::Trouble(_, row)) if row.quarantined => backstage.coverage.add(Seen::Quarantined, 1),
+                Change::Put(_) | Change::Remove(_) | Change::ClearTasks { .. } => {}
+            }
+        }
+        for (_, output) in &step.outputs {
+            let Output::Lost { leases } = output else { continue };
+            for (_, reason) in leases {
+                backstage.coverage.add(
+                    match reason {
+                        LossReason::Expired | LossReason::Cancelled | LossReason::Gone => Seen::Expired,
+                        LossReason::TimedOut => Seen::TimedOut,
+                        LossReason::DoneElsewhere => Seen::DoneElsewhere,
+                    },
+                    1,
+                );
+            }
+        }
+    }
+}
+
+impl Machine for Watched {
+    fn apply(&mut self, now: Tick, command: Command) -> Step {
+        // A question or order may let a slice of earlier work go on.
+        let by_itself = match &command {
+            Command::Boot | Command::Advance | Command::Control { .. } => true,
+            Command::Drain
+            | Command::Hello { .. }
+            | Command::Want { .. }
+            | Command::Requests { .. }
+            | Command::Heartbeat { .. }
+            | Command::Goodbye { .. }
+            | Command::Disconnected { .. }
+            | Command::Origin { .. } => false,
+        };
+        let step = self.coordinator.apply(now, command);
+        self.follow(&step, by_itself);
+        step
+    }
+
+    fn next_deadline(&self) -> Option<Tick> {
+        self.coordinator.next_deadline()
+    }
+
+    fn live_leases(&self) -> usize {
+        self.coordinator.summary().leases
+    }
+}
+
+/// The ledger, and what befalls it.
+pub(super) struct Disk {
+    ledger: Ledger,
+    store: MemoryStore,
+    backstage: Shared,
+}
+
+impl Disk {
+    pub(super) fn new(ledger: Ledger, store: MemoryStore, backstage: Shared) -> Self {
+        Self { ledger, store, backstage }
+    }
+
+    fn write(&mut self, changes: &[Change], texts: &[TextChange], rows: &Coordinator) -> Result<(), CommitError> {
+        let (records, pages, sequence) = (self.ledger.journal_records(), self.ledger.pages(), self.ledger.sequence());
+        self.ledger.commit(changes, texts, rows)?;
+        let written = self.ledger.sequence() - sequence;
+        let mut backstage = self.backstage.borrow_mut();
+        backstage.coverage.add(Seen::Commits, 1);
+        backstage.coverage.add(Seen::Trims, records + written - self.ledger.journal_records());
+        backstage.coverage.add(Seen::Pages, self.ledger.pages().saturating_sub(pages));
+        // Whoever is told of the end of something hears of it after this.
+        let pending = std::mem::take(&mut backstage.pending);
+        backstage.notes.extend(pending);
+        let durable = changes.iter().filter_map(|change| match change {
+            Change::Put(Row::Session(_, row)) if !row.origin && row.processed > 0 => Some((row.id, row.processed)),
+            Change::Put(_) | Change::Remove(_) | Change::ClearTasks { .. } => None,
+        });
+        for (session, through) in durable {
+            let session: Session = words::session(session);
+            backstage.notes.push(Record::Durable { session, through });
+        }
+        Ok(())
+    }
+}
+
+impl Journal<Watched> for Disk {
+    type Error = Ended;
+
+    fn commit(&mut self, changes: &[Change], texts: &[TextChange], machine: &Watched) -> Result<(), Ended> {
+        let fate = {
+            let mut backstage = self.backstage.borrow_mut();
+            backstage.take_all_outputs();
+            let fate = backstage.fate.take();
+            if let Some((_, seen)) = fate {
+                backstage.coverage.add(seen, 1);
+            }
+            fate.map(|(fate, _)| fate)
+        };
+        let (fault, failure) = match fate {
+            None | Some(Fate::EndsAfter { .. }) => (None, Ended::DiskFailed),
+            Some(Fate::EndsDuring { how, stored }) => (Some(Fault::Unknown { stored }), how),
+            Some(Fate::Fails { fault: fault @ Fault::Torn { .. } }) => (Some(fault), Ended::Torn),
+            Some(Fate::Fails { fault }) => (Some(fault), Ended::DiskFailed),
+            Some(Fate::Lies) => (Some(Fault::Unsynced), Ended::DiskFailed),
+        };
+        if let Some(fault) = fault {
+            self.store.inject(0, fault);
+        }
+        if failure == Ended::Torn {
+            self.backstage.borrow_mut().before = Some(self.store.killed());
+        }
+        let result = self.write(changes, texts, &machine.coordinator).map_err(|_| failure);
+        if result.is_err() {
+            let mut backstage = self.backstage.borrow_mut();
+            backstage.stored = matches!(fault, Some(Fault::Unknown { stored: true }));
+            if matches!(failure, Ended::DiskFailed | Ended::Torn) {
+                backstage.failure_noted = true;
+                backstage.notes.push(Record::DiskFailed);
+            }
+            return result;
+        }
+        let mut backstage = self.backstage.borrow_mut();
+        backstage.acked = self.ledger.sequence();
+        backstage.lied = fate == Some(Fate::Lies);
+        match fate {
+            Some(Fate::EndsAfter { how }) => Err(how),
+            None | Some(Fate::EndsDuring { .. } | Fate::Fails { .. } | Fate::Lies) => Ok(()),
+        }
+    }
+}
