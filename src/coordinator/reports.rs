@@ -84,7 +84,10 @@ impl Coordinator {
             Request::Report { lease: id, outcome } => {
                 let lease = self.held_here(session, id)?;
                 let counted = self.campaigns.get(&lease.campaign).is_some_and(|campaign| !campaign.numbered());
-                let executed = executed(&lease, counted, &outcome).ok_or(RefusalReason::BadRuns)?;
+                let Some(executed) = executed(&lease, counted, &outcome) else {
+                    self.give_back(session, id, &lease);
+                    return Err(RefusalReason::BadRuns);
+                };
                 let error = match &outcome {
                     Outcome::Mixed { error, .. } => error.as_str(),
                     Outcome::Done { .. } => "",
@@ -94,12 +97,18 @@ impl Coordinator {
             }
             Request::Release { lease: id } => {
                 let lease = self.held_here(session, id)?;
-                self.return_runs(&lease);
-                self.end_lease(id.slot);
-                self.avoid_released(session, &lease);
+                self.give_back(session, id, &lease);
             }
         }
         Ok(())
+    }
+
+    /// Ends a lease without counting anything. Its holder reported it, as it sees it, and would never speak of it again: kept,
+    /// the lease would be renewed by its heartbeats for ever.
+    fn give_back(&mut self, session: u32, id: LeaseId, lease: &Lease) {
+        self.return_runs(lease);
+        self.end_lease(id.slot);
+        self.avoid_released(session, lease);
     }
 
     /// Finds the lease; one of a removed campaign ends here, refused.

@@ -179,7 +179,7 @@ fn a_refusal_is_repeated_word_for_word() {
         while lost < 2 {
             lost += peer.losses().await.len();
         }
-        // Counted, gone, gone, no such runs, no such lease, counted.
+        // Counted, gone, gone, no such runs, no such lease, ended by the report that could not be.
         let nothing = WireRequest::Mixed { lease: kept[1], done: 0, failed: 0, error: String::new() };
         let requests =
             [done(kept[0], 1), done(gone[0], 1), done(gone[1], 1), nothing, done(123 << 32, 1), done(kept[1], 2)];
@@ -193,6 +193,7 @@ fn a_refusal_is_repeated_word_for_word() {
             refusal(2, 3, WireReason::Gone),
             refusal(4, 4, WireReason::BadRuns),
             refusal(5, 5, WireReason::NotHeld),
+            refusal(6, 6, WireReason::Ended),
         ];
         let (mut peer, welcome) = session.connect(&site).await;
         assert_eq!((welcome.through, &welcome.refusals), (6, &refusals));
@@ -201,10 +202,11 @@ fn a_refusal_is_repeated_word_for_word() {
         peer.requests(4, 0, &requests[3..]).await;
         assert_eq!(peer.answers().await, (6, refusals));
         let control = site.control();
-        assert_eq!(counts(&control, "c").await, [(3, 0, 0)]);
+        assert_eq!(counts(&control, "c").await, [(1, 0, 0)]);
         let gone = RequestFate::Refused(RefusalReason::Gone);
-        let counted = RequestFate::Counted;
-        for (number, expected) in [(1, counted), (2, gone), (3, gone), (6, counted), (7, RequestFate::NotReceived)] {
+        let ended = RequestFate::Refused(RefusalReason::Ended);
+        let (counted, not_received) = (RequestFate::Counted, RequestFate::NotReceived);
+        for (number, expected) in [(1, counted), (2, gone), (3, gone), (6, ended), (7, not_received)] {
             assert_eq!(control.fate(session.id(), number).await.unwrap(), expected, "request {number}");
         }
     });

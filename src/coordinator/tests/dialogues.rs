@@ -257,17 +257,35 @@ fn a_numbered_report_beyond_its_lease_is_refused() {
     let mut world = world();
     world.create(1, numbered("a", 1, 6));
     world.hello(1, 1, 1, InstanceId::NONE);
-    let lease = grants(&world.want(1, 1, 2, &[]), 1)[0].lease;
+    let leases: Vec<_> = grants(&world.want(1, 5, 1, &[]), 1).iter().map(|grant| grant.lease).collect();
+    world.want(1, 0, 1, &[]);
     let bad = |number| vec![Refusal { from: 1, to: number, reason: RefusalReason::BadRuns }];
-    assert_eq!(answer(&world.done(1, 1, lease, 3), 1), Some((1, bad(1))));
-    let report = |outcome| vec![Request::Report { lease, outcome }];
-    let mixed = |done, failed| report(Outcome::Mixed { done, failed, error: String::new() });
-    assert_eq!(answer(&world.requests(1, 2, mixed(0b100, 0)), 1), Some((2, bad(2))));
-    assert_eq!(answer(&world.requests(1, 3, mixed(0b1, 0b1)), 1), Some((3, bad(3))));
-    assert_eq!(answer(&world.requests(1, 4, mixed(0, 0)), 1), Some((4, bad(4))));
+    assert_eq!(answer(&world.done(1, 1, leases[0], 2), 1), Some((1, bad(1))));
+    let report = |lease, outcome| vec![Request::Report { lease, outcome }];
+    let mixed = |lease, done, failed| report(lease, Outcome::Mixed { done, failed, error: String::new() });
+    assert_eq!(answer(&world.requests(1, 2, mixed(leases[1], 0b10, 0)), 1), Some((2, bad(2))));
+    assert_eq!(answer(&world.requests(1, 3, mixed(leases[2], 0b1, 0b1)), 1), Some((3, bad(3))));
+    assert_eq!(answer(&world.requests(1, 4, mixed(leases[3], 0, 0)), 1), Some((4, bad(4))));
+    assert_eq!(world.counts("a"), [(0, 0, 1)], "what they lent has gone back");
+    assert_eq!(answer(&world.requests(1, 5, mixed(leases[4], 0b1, 0)), 1), Some((5, bad(4))));
+    assert_eq!(world.counts("a"), [(1, 0, 0)]);
+}
+
+#[test]
+fn a_report_that_cannot_be_ends_its_lease_all_the_same() {
+    let mut world = world();
+    world.create(1, numbered("a", 1, 2));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let lease = grants(&world.want(1, 1, 2, &[]), 1)[0].lease;
+    world.want(1, 0, 1, &[]);
+    world.done(1, 1, lease, 3);
+    // The client has reported the lease and will not speak of it again, but goes on to give signs of life.
+    world.hello(2, 2, 1, InstanceId::NONE);
+    assert_eq!(lent(&world.want(2, 1, 2, &[]), 2), [(0, 0, 2)], "others do the runs");
+    let refused = |from, reason| Refusal { from, to: from, reason };
+    let both = vec![refused(1, RefusalReason::BadRuns), refused(2, RefusalReason::Ended)];
+    assert_eq!(answer(&world.done(1, 2, lease, 2), 1), Some((2, both)));
     assert_eq!(world.counts("a"), [(0, 0, 2)]);
-    assert_eq!(answer(&world.requests(1, 5, mixed(0b10, 0b01)), 1), Some((5, bad(4))));
-    assert_eq!(world.counts("a"), [(1, 0, 1)], "run 1 is done, run 0 is lent again");
 }
 
 #[test]
