@@ -41,11 +41,14 @@ impl From<ControlFailure> for Complaint {
             )
             .hint("start one with tenfold serve --data-dir DIR, or name another with -s or TENFOLD_SERVER"),
             ControlFailure::Failed { code, text, index: _ } => explain(code, &text),
-            ControlFailure::Protocol(text) => Self::new(Exit::Failed, printable(&text))
-                .hint("client and server do not understand each other; compare tenfold --version on both sides"),
+            ControlFailure::Protocol(text) => Self::new(Exit::Failed, printable(&text)).hint(OTHER_VERSION),
         }
     }
 }
+
+/// What to do when client and server speak different versions, or one of them breaks its own.
+pub(crate) const OTHER_VERSION: &str =
+    "client and server do not understand each other; compare tenfold --version on both sides";
 
 fn explain(code: WireFailure, text: &str) -> Complaint {
     let text = printable(text);

@@ -32,10 +32,11 @@ use self::announce::Announcer;
 use self::printer::Printer;
 use self::run::{Ending, RunDescription};
 use self::tally::{FAILURES_IN_A_ROW_MAX, Tally};
+use super::control::OTHER_VERSION;
 use super::exit::{Complaint, Exit};
 use super::output::{self, counted, printable};
 use super::{control, values};
-use crate::client::{Answer, Client, Config, Connection, Lease, Verdict};
+use crate::client::{Answer, Client, Config, Connection, Lease, Stopped, Verdict};
 use crate::limits;
 use crate::types::{Idle, LossReason, Outcome, Want};
 
@@ -245,7 +246,11 @@ async fn serve_leases(arguments: WorkArguments, servers: Vec<String>, verbose: b
 /// Why there are no more leases although nothing stopped the worker.
 fn settled(idle: Option<Idle>, connection: Connection) -> Result<Exit, Complaint> {
     if let Connection::Stopped(why) = connection {
-        return Err(Complaint::new(Exit::Failed, printable(&why.to_string())));
+        let complaint = Complaint::new(Exit::Failed, printable(&why.to_string()));
+        return Err(match why {
+            Stopped::Version(_) | Stopped::Protocol(_) => complaint.hint(OTHER_VERSION),
+            Stopped::Closed | Stopped::Superseded(_) | Stopped::Crashed => complaint,
+        });
     }
     match idle {
         Some(Idle::Settled(settled)) => {
