@@ -10,7 +10,7 @@ use super::super::migrate::MIGRATIONS;
 use super::super::open::{Found, find};
 use super::super::sled::SledStore;
 use super::super::verify::verify_rows;
-use super::migrations::{TRACE, later};
+use super::migrations::{ENDS_AT, PIECES, TRACE, later};
 use super::*;
 
 fn look(path: &Path) -> Result<(Found, RowMap), OpenError> {
@@ -275,4 +275,36 @@ fn without_a_format_record_nothing_is_written_over() {
         );
     }
     assert_eq!(SledStore::open(&database).unwrap().reader().get(&meta).unwrap(), before);
+}
+
+#[test]
+fn a_real_database_goes_on_with_its_migration_wherever_it_was_interrupted() {
+    let (whole, model) = used(30);
+    for ends_at in 0..PIECES {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        directory::copy_tree(whole.path(), &data).unwrap();
+        ENDS_AT.set(Some(ends_at));
+        let error = find(&data, "a test", INSTANCE, &later(), &mut RowMap::default()).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("the process ends here"), "{error}");
+        ENDS_AT.set(None);
+        // READY says the new format from before the first piece on: this version touches nothing any more.
+        let before = snapshot(&data);
+        let error = refusal(&data);
+        assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert_eq!(snapshot(&data), before, "interrupted at piece {ends_at}");
+        // The new one does every piece once. It knows the trace's records no better than this one, so only the migration is run.
+        let mut store = SledStore::open(&data.join("db")).unwrap();
+        assert_eq!(super::super::migrate::run(&mut store, INSTANCE, &later()).unwrap(), ["9999_count_up"]);
+        let reader = store.reader();
+        assert_eq!(reader.get(&[TRACE]).unwrap(), Some(vec![PIECES]), "interrupted at piece {ends_at}");
+        for piece in 0..PIECES {
+            assert_eq!(reader.get(&[TRACE, piece]).unwrap(), Some(vec![piece]));
+        }
+        // And the database as it was before is still there, next to it.
+        let restored = tempfile::tempdir().unwrap();
+        directory::copy_tree(&data.join("backup-format-1-1"), &directory::database(restored.path())).unwrap();
+        directory::write_ready(restored.path(), Ready { format: 1, instance: INSTANCE }).unwrap();
+        assert_eq!(open_directory(restored.path()).3, model);
+    }
 }
