@@ -82,7 +82,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one in a fresh directory, on a free port.
     pub(crate) fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_over(tempfile::tempdir().unwrap())
+    }
+
+    /// Starts one whose data directory, `data` in `directory`, may be there already.
+    pub(crate) fn start_over(directory: TempDir) -> Self {
         let (process, address) = serve(&directory.path().join("data"), "127.0.0.1:0");
         Self { directory, address, process }
     }
