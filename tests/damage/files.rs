@@ -24,6 +24,7 @@ use tenfold::types::Tick;
 
 use crate::history::{INSTANCE, options, play};
 use crate::outcome::{Outcome, Table};
+use crate::records::digests_of_all_states;
 
 /// The first word of the child's arguments.
 pub(crate) const LOOK: &str = "look";
@@ -44,6 +45,8 @@ enum Damage {
     Flip { at: usize, bits: u8 },
     /// The file ends here.
     Cut { length: usize },
+    /// The file ends here, and `acked` is gone: what a power cut may leave of a disk that confirms syncs and does not do them.
+    CutUnwitnessed { length: usize },
     /// So many bytes more, all the same.
     Grow { bytes: usize, byte: u8 },
     /// So many bytes are zeros.
@@ -59,6 +62,7 @@ impl Damage {
         match self {
             Self::Flip { .. } => "changed byte",
             Self::Cut { .. } => "cut",
+            Self::CutUnwitnessed { .. } => "cut, and acked gone",
             Self::Grow { .. } => "grown",
             Self::Zero { .. } => "zeroed",
             Self::Older { .. } => "older block",
@@ -71,6 +75,7 @@ impl Damage {
         let (word, first, second) = match *self {
             Self::Flip { at, bits } => ("flip", at, usize::from(bits)),
             Self::Cut { length } => ("cut", length, 0),
+            Self::CutUnwitnessed { length } => ("cut-unwitnessed", length, 0),
             Self::Grow { bytes, byte } => ("grow", bytes, usize::from(byte)),
             Self::Zero { at, bytes } => ("zero", at, bytes),
             Self::Older { at, bytes } => ("older", at, bytes),
@@ -85,6 +90,7 @@ impl Damage {
         let damage = match words[0] {
             "flip" => Self::Flip { at: first, bits: second as u8 },
             "cut" => Self::Cut { length: first },
+            "cut-unwitnessed" => Self::CutUnwitnessed { length: first },
             "grow" => Self::Grow { bytes: first, byte: second as u8 },
             "zero" => Self::Zero { at: first, bytes: second },
             "older" => Self::Older { at: first, bytes: second },
@@ -98,7 +104,7 @@ impl Damage {
     fn apply(&self, mut bytes: Vec<u8>, older: &[u8]) -> Option<Vec<u8>> {
         match *self {
             Self::Flip { at, bits } => bytes[at] ^= bits,
-            Self::Cut { length } => bytes.truncate(length),
+            Self::Cut { length } | Self::CutUnwitnessed { length } => bytes.truncate(length),
             Self::Grow { bytes: more, byte } => bytes.resize(bytes.len() + more, byte),
             Self::Zero { at, bytes: count } => bytes.iter_mut().skip(at).take(count).for_each(|byte| *byte = 0),
             Self::Older { at, bytes: count } => {
@@ -166,6 +172,7 @@ fn damages(root: &Path, older: &[u8], whole: bool, chance: &mut Chance) -> Vec<(
             }
             for _ in 0..PLACES / 10 {
                 of_file.push(Damage::Cut { length: chance.below(used) });
+                of_file.push(Damage::CutUnwitnessed { length: chance.below(used) });
             }
             of_file.extend([0, 1, 4_096, used - 1, used, length - 1].map(|length| Damage::Cut { length }));
         } else {
@@ -178,15 +185,9 @@ fn damages(root: &Path, older: &[u8], whole: bool, chance: &mut Chance) -> Vec<(
         let mut seen = std::collections::BTreeMap::new();
         let step = |damage: &Damage| match damage {
             Damage::Remove => 1,
-            Damage::Flip { .. } => {
-                if file == "db/db" {
-                    67
-                } else {
-                    37
-                }
-            }
-            Damage::Cut { .. } | Damage::Grow { .. } => 17,
-            Damage::Zero { .. } | Damage::Older { .. } => 70,
+            Damage::Flip { .. } => 97,
+            Damage::Cut { .. } | Damage::CutUnwitnessed { .. } | Damage::Grow { .. } => 29,
+            Damage::Zero { .. } | Damage::Older { .. } => 100,
         };
         of_file.retain(|damage| {
             let number: &mut usize = seen.entry(damage.name()).or_default();
@@ -204,7 +205,7 @@ pub(crate) fn damaged_files_are_noticed(whole: bool) {
         "again with: TENFOLD_SEED={seed} cargo {}",
         if whole { "damage files" } else { "test --test damage files" }
     );
-    let root = tempfile::tempdir().unwrap();
+    let root = in_memory();
     let pristine = root.path().join("pristine");
     let (mut commits, mut older) = (0, Vec::new());
     play(
@@ -220,6 +221,7 @@ pub(crate) fn damaged_files_are_noticed(whole: bool) {
     let damages = damages(&pristine, &older, whole, &mut Chance(seed));
     let list: String = damages.iter().map(|(damage, file)| damage.to_line(file) + "\n").collect();
     fs::write(root.path().join("list"), list).unwrap();
+    fs::write(root.path().join("states"), Vec::from_iter(digests_of_all_states()).join("\n")).unwrap();
 
     let mut table = Table::default();
     let mut next = 0;
@@ -230,11 +232,19 @@ pub(crate) fn damaged_files_are_noticed(whole: bool) {
     assert!(table.count("db/db changed byte", "named") > 0, "no changed byte of the database was noticed");
 }
 
+/// A temporary directory in memory where there is such a place: every look syncs many times, and no power is cut here.
+fn in_memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Lets a child look from a number on; says where the next must go on.
 fn watch(root: &Path, from: usize, damages: &[(Damage, String)], table: &mut Table) -> usize {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([LOOK, root.to_str().unwrap(), &from.to_string()])
         .env("RUST_BACKTRACE", "0")
+        // Where verifications put their copies.
+        .env("TMPDIR", root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -249,6 +259,7 @@ fn watch(root: &Path, from: usize, damages: &[(Damage, String)], table: &mut Tab
                 let outcome = match outcome {
                     "same" => Outcome::Same,
                     "named" => Outcome::Named,
+                    "unnoticed" => Outcome::Unnoticed("the end is lost, and acked with it"),
                     _ => Outcome::Wrong(what.to_owned()),
                 };
                 add(table, &damages[at], outcome);
@@ -298,7 +309,9 @@ pub(crate) fn child(words: &[String]) -> ExitCode {
     let (pristine, copy) = (root.join("pristine"), root.join("copy"));
     // The ground truth, of a copy: looking must not change it.
     renew(&pristine, &copy);
-    let truth = look(&copy).unwrap();
+    let truth = look(&copy).unwrap().0;
+    let states = fs::read_to_string(root.join("states")).unwrap();
+    assert!(states.contains(&dump::digest(truth.iter().cloned())), "the last state is one of all");
     for line in list.lines().skip(from) {
         let (damage, file) = Damage::from_line(line);
         renew(&pristine, &copy);
@@ -306,7 +319,12 @@ pub(crate) fn child(words: &[String]) -> ExitCode {
             Some(bytes) => fs::write(copy.join(&file), bytes).unwrap(),
             None => fs::remove_file(copy.join(&file)).unwrap(),
         }
-        let outcome = outcome(&copy, &truth);
+        let outcome = if let Damage::CutUnwitnessed { .. } = damage {
+            fs::remove_file(copy.join("acked")).unwrap();
+            unwitnessed(&copy, &truth, &states)
+        } else {
+            outcome(&copy, &truth)
+        };
         // Nobody reads any more: the parent is gone.
         if writeln!(std::io::stdout(), "{}", outcome.replace('\n', " ")).is_err() {
             return ExitCode::FAILURE;
@@ -325,9 +343,9 @@ fn renew(pristine: &Path, copy: &Path) {
     }
 }
 
-/// What a verification of the directory reads; or why it refused.
-fn look(path: &Path) -> Result<Vec<String>, OpenError> {
-    verify_state(path).map(|(_, state)| state.lines().collect())
+/// What a verification of the directory reads, and what it could not check; or why it refused.
+fn look(path: &Path) -> Result<(Vec<String>, Vec<String>), OpenError> {
+    verify_state(path).map(|(report, state)| (state.lines().collect(), report.unchecked))
 }
 
 /// What a server would start from; texts are no part of it.
@@ -347,8 +365,8 @@ fn outcome(path: &Path, truth: &[String]) -> String {
     let rows = truth.iter().filter(|line| !line.starts_with("keys "));
     let same_start = started.as_ref().is_ok_and(|lines| lines.iter().eq(rows));
     match (&looked, &started) {
-        (Ok(lines), Ok(_)) if lines == truth && same_start => "same".into(),
-        (Ok(lines), _) if lines != truth => {
+        (Ok((lines, _)), Ok(_)) if lines == truth && same_start => "same".into(),
+        (Ok((lines, _)), _) if lines != truth => {
             format!("wrong a verification read another state: {}", first_difference(lines, truth))
         }
         (_, Ok(lines)) if !same_start => {
@@ -358,6 +376,23 @@ fn outcome(path: &Path, truth: &[String]) -> String {
         // A damaged text: a verification reads them, a start does not.
         (Err(_), Ok(_) | Err(_)) => "named".into(),
         (Ok(_), Ok(_)) => "wrong nothing fits".into(),
+    }
+}
+
+/// The same where `acked` is gone: an earlier state is read without a refusal, but never one that was not, and not without a note.
+fn unwitnessed(path: &Path, truth: &[String], states: &str) -> String {
+    match catch_unwind(AssertUnwindSafe(|| look(path))) {
+        Err(_) => "wrong a panic escaped from a verification".into(),
+        Ok(Err(_)) => "named".into(),
+        Ok(Ok((lines, _))) if lines == truth => "same".into(),
+        Ok(Ok((lines, notes))) => {
+            let noted = notes.iter().any(|note| note.contains("`acked` is missing"));
+            match (states.contains(&dump::digest(lines.iter().cloned())), noted) {
+                (true, true) => "unnoticed".into(),
+                (true, false) => "wrong an earlier state without a note".into(),
+                (false, _) => format!("wrong a state that never was: {}", first_difference(&lines, truth)),
+            }
+        }
     }
 }
 

@@ -10,6 +10,8 @@ pub(crate) enum Outcome {
     Same,
     /// Refused, with a text that says what is wrong.
     Named,
+    /// An earlier state was read, for a reason that docs/STORAGE.md gives, and a note said that this could not be checked.
+    Unnoticed(&'static str),
     /// Another state was read, a panic escaped, the process died or hung: what must not be.
     Wrong(String),
 }
@@ -27,6 +29,7 @@ impl Table {
         let column = match outcome {
             Outcome::Same => "same state".to_owned(),
             Outcome::Named => "named".to_owned(),
+            Outcome::Unnoticed(reason) => format!("unnoticed: {reason}"),
             Outcome::Wrong(what) => {
                 self.wrong.push(format!("{kind}, {place}: {what}"));
                 "WRONG".to_owned()

@@ -2,7 +2,7 @@
 //!
 //! A store in memory fails no read and finds every key, so what is noticed here is noticed by our own records alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tenfold::store::memory::{MemoryStore, Records};
 use tenfold::store::{dump, open, open_in_memory, verify_in_memory, verify_state};
@@ -17,6 +17,19 @@ const KINDS: [&str; 6] = ["format", "meta", "map", "page", "journal", "text"];
 /// A record's kind.
 fn kind(key: &[u8]) -> &'static str {
     KINDS[usize::from(key[0]) - 1]
+}
+
+/// The digest of every state that the history ever committed.
+pub(crate) fn digests_of_all_states() -> BTreeSet<String> {
+    let store = MemoryStore::default();
+    let mut digests = BTreeSet::new();
+    play(
+        || open_in_memory(&store, INSTANCE, options(), Tick(0)).unwrap(),
+        || {
+            digests.insert(look(&store.killed()).unwrap());
+        },
+    );
+    digests
 }
 
 /// The history's records, and every value that any of its keys has had.
