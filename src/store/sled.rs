@@ -17,9 +17,11 @@
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::fs::Dir;
 
 use super::kv::{Batch, CommitError, CommitFailure, ReadError, Reader, Record, Store, Visitor};
 
@@ -52,7 +54,8 @@ pub fn syncs() -> u64 {
 /// A sled database.
 pub struct SledStore {
     database: ::sled::Db,
-    blobs: PathBuf,
+    /// Held open, so that a commit needs no new file descriptor: there may be none left.
+    blobs: Dir,
     failed: bool,
 }
 
@@ -82,19 +85,23 @@ impl SledStore {
         sync::check().map_err(SledError::NoSync)?;
         remove_unfinished_snapshots(path)?;
         let database = open_database(path)?;
-        let store = Self { database, blobs: path.join(BLOBS), failed: false };
+        // The database has made it if it was not there.
+        let blobs = Dir::new(File::open(path.join(BLOBS))?).map_err(io::Error::from)?;
+        let mut store = Self { database, blobs, failed: false };
         sync::prove(&File::open(path.join(MAIN_FILE))?).map_err(SledError::NoSync)?;
         store.check_blobs().map_err(|failure| SledError::Damaged(failure.to_string()))?;
         Ok(store)
     }
 
-    fn check_blobs(&self) -> Result<(), CommitFailure> {
-        match std::fs::read_dir(&self.blobs).map(|mut entries| entries.next()) {
-            Ok(None) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Ok(Some(_)) => Err(CommitFailure::Blobs),
-            Err(error) => Err(CommitFailure::Store(format!("cannot look into {}: {error}", self.blobs.display()))),
+    fn check_blobs(&mut self) -> Result<(), CommitFailure> {
+        self.blobs.rewind();
+        for entry in &mut self.blobs {
+            let entry = entry.map_err(|error| CommitFailure::Store(format!("cannot look into `{BLOBS}`: {error}")))?;
+            if ![&b"."[..], b".."].contains(&entry.file_name().to_bytes()) {
+                return Err(CommitFailure::Blobs);
+            }
         }
+        Ok(())
     }
 }
 
