@@ -115,8 +115,10 @@ pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 pub const HEARTBEAT_MS: u64 = 5_000;
 /// A native connection that is silent for this long is closed, in milliseconds.
 pub const NATIVE_IDLE_MS: u64 = 30_000;
-/// Connections at a time.
+/// Connections at a time that have introduced themselves.
 pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections at a time that have not; above it, whoever arrived first goes first.
+pub const NEWCOMERS_MAX: usize = 1_024;
 /// Outputs that wait for one connection's writer; a slower reader is dropped.
 pub const OUTBOX_MAX: usize = 4_096;
 /// Commands that wait for the pipeline.

@@ -202,7 +202,7 @@ fn complaint(error: StartError) -> Complaint {
 /// Every connection is a file; the usual soft limit is far below what the server may hold.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let wanted = limits::CONNECTIONS_MAX as u64 + 1_024;
+    let wanted = (limits::CONNECTIONS_MAX + limits::NEWCOMERS_MAX) as u64 + 1_024;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));

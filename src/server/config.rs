@@ -53,8 +53,10 @@ impl Config {
 /// Bounds of connections and queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Connections at a time.
+    /// Connections at a time that have introduced themselves.
     pub connections: usize,
+    /// Connections at a time that have not; above it, whoever arrived first goes first.
+    pub newcomers: usize,
     /// Commands that wait for the pipeline.
     pub inbox: usize,
     /// Outputs that wait for one connection.
@@ -81,6 +83,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: limits::CONNECTIONS_MAX,
+            newcomers: limits::NEWCOMERS_MAX,
             inbox: limits::INBOX_MAX,
             outbox: limits::OUTBOX_MAX,
             outbox_bytes: limits::OUTBOX_BYTES_MAX,

@@ -1,8 +1,7 @@
-//! Takes in connections: binds every address, holds the number of connections to its bound, and never spins.
+//! Takes in connections: binds every address, and never spins.
 //!
-//! Above the bound a few more are let in just far enough to be told so; beyond those, connections are closed unread.
-//! When the process has no file descriptors left, accepting pauses instead of failing in a loop. Tested in
-//! `tests/server_limits.rs`.
+//! How many there may be is the matter of `places`. When the process has no file descriptors left, accepting pauses instead
+//! of failing in a loop. Tested in this file, in `tests/server_limits.rs`, and in `tests/hostile/descriptors.rs`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,50 +10,21 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::connection::closing;
 use super::fatal::in_session;
+use super::places::Places;
 use super::session::{self, Shared};
 use crate::limits;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
-/// Connections above the bound that are told so, at a time.
-const TURNED_AWAY_MAX: usize = 64;
 /// How long to wait when a connection cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Silence before a peer is probed, the pause between probes, and how many go unanswered before it counts as dead.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
-
-/// Places for connections, shared by all listeners.
-#[derive(Clone, Debug)]
-pub(crate) struct Places {
-    total: usize,
-    free: Arc<Semaphore>,
-    turned_away: Arc<Semaphore>,
-}
-
-impl Places {
-    pub(crate) fn new(connections: usize) -> Self {
-        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-        Self { total: connections, free: Arc::new(Semaphore::new(connections)), turned_away }
-    }
-
-    /// Whether nobody is connected.
-    pub(crate) fn are_empty(&self) -> bool {
-        self.free.available_permits() == self.total
-    }
-
-    /// A place, and whether it is only one to be turned away from; `None` if there is not even that.
-    fn take(&self) -> Option<(OwnedSemaphorePermit, bool)> {
-        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
-            return Some((place, false));
-        }
-        Arc::clone(&self.turned_away).try_acquire_owned().ok().map(|place| (place, true))
-    }
-}
 
 /// Binds every address that `text` stands for; connections are not taken in before they are listened to.
 ///
@@ -113,14 +83,13 @@ pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Sh
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     failing = false;
-                    if let Some((place, turned_away)) = places.take() {
-                        let shared = Arc::clone(&shared);
-                        sessions.spawn(in_session(async move {
-                            let _place = place;
-                            prepare(&stream);
-                            session::serve(stream, peer, turned_away, shared).await;
-                        }));
-                    }
+                    let (newcomer, room) = places.arrive().await;
+                    let shared = Arc::clone(&shared);
+                    sessions.spawn(in_session(async move {
+                        let _room = room;
+                        prepare(&stream);
+                        session::serve(stream, peer, newcomer, shared).await;
+                    }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -130,7 +99,7 @@ pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Sh
                         tracing::error!("cannot accept connections, trying again every {ACCEPT_PAUSE:?}: {error}");
                     }
                     failing = true;
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
         }
@@ -186,18 +155,5 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries);
-    }
-
-    #[test]
-    fn places_run_out_in_two_steps() {
-        let places = Places::new(1);
-        assert!(places.are_empty());
-        let first = places.take().unwrap();
-        assert!(!first.1 && !places.are_empty());
-        let turned_away: Vec<_> = (0..TURNED_AWAY_MAX).map(|_| places.take().unwrap()).collect();
-        assert!(turned_away.iter().all(|place| place.1));
-        assert!(places.take().is_none());
-        drop(first);
-        assert!(!places.take().unwrap().1);
     }
 }

@@ -7,7 +7,7 @@
 //!    └────── session ◀── outbox ◀───────┘ only when it is durable
 //! ```
 //!
-//! In reading order: [`config`](Config), `listener` (takes in connections), `session` (tells their dialect), `native` and
+//! In reading order: [`config`](Config), `listener` (takes in connections), `places` (how many), `session` (tells their dialect), `native` and
 //! `origin` (the dialects), `translate` (messages to commands and back), `inbox` and `outbox` (bounded queues), `unfinished` (bounds half-read frames),
 //! `pipeline` (the one owner of state and disk), `clock` (the only reader of time), `watchdog`, `fatal` and `fault` (how
 //! the process dies), `keys` (texts for what is sent).
@@ -28,6 +28,7 @@ pub(crate) mod native;
 mod origin;
 pub(crate) mod outbox;
 pub(crate) mod pipeline;
+mod places;
 mod session;
 pub(crate) mod translate;
 mod unfinished;
@@ -51,9 +52,9 @@ pub use self::fatal::{Fatal, arm_panic_hook};
 use self::clock::{Clock, Time};
 use self::fault::Fault;
 use self::inbox::{Inbox, inbox};
-use self::listener::Places;
 use self::outbox::AllOutboxes;
 use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally};
+use self::places::Places;
 use self::session::Shared;
 use self::unfinished::AllUnfinished;
 use self::watchdog::{CommitGauge, Watchdog};
@@ -210,7 +211,7 @@ impl Server {
             addresses,
             recovered: opened.recovered,
             listeners,
-            places: Places::new(bounds.connections),
+            places: Places::new(bounds.connections, bounds.newcomers),
             closing,
             shared: Arc::new(shared),
             pipeline,

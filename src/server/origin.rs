@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
 use super::outbox::Outputs;
+use super::places::Newcomer;
 use super::session::Shared;
 use super::translate::close_text;
 use crate::coordinator::Command;
@@ -35,12 +36,24 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     connection: ConnectionId,
     received: &[u8],
+    newcomer: Newcomer,
     shared: &Shared,
 ) {
     let mut reader = Reader { socket: &socket.read, decoder: Decoder::default(), phase: shared.closing.clone() };
     reader.decoder.push(received);
-    let ending = match timeout(shared.bounds.handshake, reader.message(shared.bounds.handshake)).await {
+    let first = tokio::select! {
+        first = timeout(shared.bounds.handshake, reader.message(shared.bounds.handshake)) => first,
+        () = newcomer.pushed_out() => {
+            return tracing::debug!(%peer, "closed: too many others arrived before its first message was complete");
+        }
+    };
+    let ending = match first {
         Ok(Ok(first)) => {
+            let Some(_place) = newcomer.place() else {
+                // The dialect has no word for it.
+                return tracing::debug!(%peer, "turned away: too many connections");
+            };
+            drop(newcomer);
             tracing::debug!(%peer, ?connection, "a client of the origin's dialect");
             let (outbox, outputs, overflow) = shared.outboxes.open(shared.bounds.outbox, shared.bounds.outbox_bytes);
             let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };

@@ -24,6 +24,7 @@ use super::config::Bounds;
 use super::connection::{Ending, Socket, closing, read_some, write_all};
 use super::inbox::Inbox;
 use super::outbox::AllOutboxes;
+use super::places::{Newcomer, Place};
 use super::translate::{Introduction, Said, client_message};
 use super::unfinished::AllUnfinished;
 use super::{native, origin};
@@ -57,32 +58,62 @@ pub(crate) struct Shared {
     pub(crate) last_connection: AtomicU64,
 }
 
-/// Serves one connection until it ends. One that is `turned_away` gets no more than the reason.
-pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, turned_away: bool, shared: Arc<Shared>) {
+/// Serves one connection until it ends. One that there is no place for gets no more than the reason.
+pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, newcomer: Newcomer, shared: Arc<Shared>) {
     let connection = ConnectionId(shared.last_connection.fetch_add(1, Ordering::Relaxed) + 1);
+    let admitted = tokio::select! {
+        admitted = admit(stream, peer, connection, &newcomer, &shared) => admitted,
+        () = newcomer.pushed_out() => {
+            return tracing::debug!(%peer, "closed: too many others arrived before it had introduced itself");
+        }
+    };
+    match admitted {
+        Some(Admitted::Native { socket, introduction, decoder, place }) => {
+            drop(newcomer);
+            native::serve(socket, peer, connection, introduction, decoder, &shared).await;
+            drop(place);
+        }
+        Some(Admitted::Origin { socket, received }) => {
+            origin::serve(socket, peer, connection, &received, newcomer, &shared).await;
+        }
+        None => {}
+    }
+}
+
+/// Who may go on.
+enum Admitted {
+    /// A peer of the native dialect, with a place.
+    Native { socket: Socket, introduction: Introduction, decoder: Decoder, place: Place },
+    /// A peer of the origin's dialect; it has introduced itself when its first message is complete.
+    Origin { socket: Socket, received: Vec<u8> },
+}
+
+/// Has a peer introduce itself; whoever may not go on is told why, as far as it may understand.
+async fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    connection: ConnectionId,
+    newcomer: &Newcomer,
+    shared: &Shared,
+) -> Option<Admitted> {
     let mut arrival = Arrival { socket: Socket::new(stream), received: Vec::new(), prefaced: false };
     let limit = shared.bounds.write;
     let mut phase = shared.closing.clone();
     let greeting = tokio::select! {
         greeting = timeout(shared.bounds.handshake, arrival.greet(connection, limit)) => greeting,
-        () = closing(&mut phase) => return,
+        () = closing(&mut phase) => return None,
     };
     let Arrival { socket, received, prefaced } = arrival;
     match greeting {
         Ok(Ok(Greeting::Native { introduction, decoder })) => {
-            if turned_away {
-                tracing::debug!(%peer, "turned away: too many connections");
-                let text = "the server has as many connections as it can: try again later";
-                socket.part(&closing_frame(WireClosing::Busy, text), limit).await;
-            } else {
-                native::serve(socket, peer, connection, introduction, decoder, &shared).await;
+            if let Some(place) = newcomer.place() {
+                return Some(Admitted::Native { socket, introduction, decoder, place });
             }
+            tracing::debug!(%peer, "turned away: too many connections");
+            let text = "the server has as many connections as it can: try again later";
+            socket.part(&closing_frame(WireClosing::Busy, text), limit).await;
         }
-        Ok(Ok(Greeting::Origin)) => {
-            if !turned_away {
-                origin::serve(socket, peer, connection, &received, &shared).await;
-            }
-        }
+        Ok(Ok(Greeting::Origin)) => return Some(Admitted::Origin { socket, received }),
         Ok(Ok(Greeting::Refused { why, answer })) => {
             tracing::info!(%peer, "refused: {why}");
             socket.part(&answer, limit).await;
@@ -96,6 +127,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, turned_away: bool
             }
         }
     }
+    None
 }
 
 /// How a peer began.
