@@ -18,7 +18,7 @@ use super::options::listen_address;
 use super::output::{self, counted};
 use super::values;
 use crate::limits;
-use crate::server::{Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
+use crate::server::{Bounds, Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
 use crate::types::SpecError;
 
 const EXAMPLE: &str = "\
@@ -95,19 +95,20 @@ impl ServeArguments {
 /// # Errors
 /// It could not start, or could not keep its word any more; what was answered is durable in any case.
 pub fn serve(arguments: ServeArguments) -> Result<Exit, Complaint> {
-    raise_file_limit();
+    let bounds = bounds_for(raise_file_limit());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tenfold-session")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_in_runtime(&arguments))
+    runtime.block_on(serve_in_runtime(&arguments, bounds))
 }
 
-async fn serve_in_runtime(arguments: &ServeArguments) -> Result<Exit, Complaint> {
+async fn serve_in_runtime(arguments: &ServeArguments, bounds: Bounds) -> Result<Exit, Complaint> {
     // Signals count from here on, so that one that comes while the data is recovered is not lost.
     let stops = stop_signals().context("cannot receive signals")?;
-    let server = Server::start(arguments.config()?).await.map_err(complaint)?;
+    let config = Config { bounds, ..arguments.config()? };
+    let server = Server::start(config).await.map_err(complaint)?;
     arm_panic_hook(Fatal::end_process());
     say_recovered(&arguments.data_dir, server.recovered());
     for address in server.exposed() {
@@ -199,16 +200,52 @@ fn complaint(error: StartError) -> Complaint {
     }
 }
 
-/// Every connection is a file; the usual soft limit is far below what the server may hold.
-fn raise_file_limit() {
+/// Files that are none of connections: the database, the log, listeners, the runtime.
+const OTHER_FILES: u64 = 64;
+
+/// Lets this process open as many files as it needs for its connections, if it may; the usual limit is far below. Returns
+/// how many it may open now.
+fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let wanted = (limits::CONNECTIONS_MAX + limits::NEWCOMERS_MAX) as u64 + 1_024;
+    let wanted = (limits::CONNECTIONS_MAX + limits::NEWCOMERS_MAX) as u64 + OTHER_FILES;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        let raised = setrlimit(Resource::Nofile, limit);
-        if raised.is_err() || limit.current.is_some_and(|current| current < wanted) {
-            tracing::info!("this process may open few files, so it can hold fewer connections than {wanted}");
+        if setrlimit(Resource::Nofile, limit).is_err() {
+            limit = getrlimit(Resource::Nofile);
         }
+    }
+    limit.current.unwrap_or(wanted)
+}
+
+/// As many connections as there are files for: above that they are turned away in good order, instead of waiting
+/// to be accepted.
+fn bounds_for(files: u64) -> Bounds {
+    let usual = Bounds::default();
+    // Where there are fewer files than that, the rest of the server may still do with less.
+    let sockets = usize::try_from(files.saturating_sub(OTHER_FILES).max(files / 4).max(2)).unwrap_or(usize::MAX);
+    let newcomers = usual.newcomers.min(sockets / 4).max(1);
+    let connections = usual.connections.min(sockets - newcomers);
+    if connections < usual.connections {
+        tracing::info!(
+            "this process may open {files} files, so it can hold only {connections} connections: raise the limit (ulimit -n)"
+        );
+    }
+    Bounds { connections, newcomers, ..usual }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_connections_than_files() {
+        for files in [2, 8, 48, 64, 66, 256, 1_024, 4_096, 20_000, 1 << 20, u64::MAX] {
+            let Bounds { connections, newcomers, .. } = bounds_for(files);
+            assert!(connections > 0 && newcomers > 0);
+            assert!((connections + newcomers) as u64 <= files, "{files}: {connections} and {newcomers}");
+        }
+        assert_eq!(bounds_for(20_000), Bounds::default());
+        assert_eq!(bounds_for(1_024).connections, 720);
     }
 }

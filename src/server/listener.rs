@@ -1,7 +1,7 @@
 //! Takes in connections: binds every address, and never spins.
 //!
 //! How many there may be is the matter of `places`. When the process has no file descriptors left, accepting pauses instead
-//! of failing in a loop. Tested in this file, in `tests/server_limits.rs`, and in `tests/hostile/descriptors.rs`.
+//! of failing in a loop. Tested in this file, in `tests/server_limits.rs`, and `tests/hostile/descriptors.rs`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::connection::closing;
 use super::fatal::in_session;
@@ -23,6 +23,8 @@ use crate::limits;
 const BACKLOG: u32 = 1_024;
 /// How long to wait when a connection cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long to say nothing more about it.
+const COMPLAINT_PAUSE: Duration = Duration::from_mins(1);
 /// Silence before a peer is probed, the pause between probes, and how many go unanswered before it counts as dead.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
 
@@ -75,14 +77,13 @@ fn with_port(text: &str) -> String {
 pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Shared>) {
     let mut sessions = JoinSet::new();
     let mut phase = shared.closing.clone();
-    let mut failing = false;
+    let mut complained: Option<Instant> = None;
     loop {
         tokio::select! {
             () = closing(&mut phase) => break,
             Some(ended) = sessions.join_next() => report(ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    failing = false;
                     let (newcomer, room) = places.arrive().await;
                     let shared = Arc::clone(&shared);
                     sessions.spawn(in_session(async move {
@@ -93,12 +94,11 @@ pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Sh
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if failing {
-                        tracing::debug!("still cannot accept connections: {error}");
-                    } else {
-                        tracing::error!("cannot accept connections, trying again every {ACCEPT_PAUSE:?}: {error}");
+                    if complained.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
+                        complained = Some(Instant::now());
+                        let hint = hint(&error);
+                        tracing::error!("cannot accept connections, trying again every {ACCEPT_PAUSE:?}: {error}{hint}");
                     }
-                    failing = true;
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -107,6 +107,15 @@ pub(crate) async fn accept(listener: TcpListener, places: Places, shared: Arc<Sh
     drop(listener);
     while let Some(ended) = sessions.join_next().await {
         report(ended);
+    }
+}
+
+/// What an operator can do about connections that cannot be accepted.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; every connection is a file: raise the limit of this process (ulimit -n)",
+        Some(libc::ENFILE) => "; every connection is a file: raise the limit of this machine (sysctl fs.file-max)",
+        Some(_) | None => "",
     }
 }
 
