@@ -35,8 +35,10 @@ mod history;
 mod kill;
 mod origin;
 mod random;
+#[allow(dead_code, reason = "other test programs use other parts of it")]
 mod raw;
 mod resend;
+#[allow(dead_code, reason = "other test programs use other parts of it")]
 mod server;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use tenfold::client::Control;
 use tenfold::protocol::codec;
 use tenfold::protocol::frame::{self, Decoder, ServerPreface, VERSIONS};
 use tenfold::protocol::messages::{
-    ClientMessage, ServerMessage, WireGrant, WireLoss, WireRefusal, WireRequest, WireSession,
+    ClientMessage, ServerMessage, WireClosing, WireGrant, WireLoss, WireRefusal, WireRequest, WireSession,
 };
 use tenfold::protocol::origin::AnswerDecoder;
 use tenfold::types::{CampaignSpec, CreationId, Order, Tasks};
@@ -107,6 +107,15 @@ impl Session {
         };
         self.instance = instance;
         (peer, Welcome { instance, resumed, through, refusals, leases })
+    }
+
+    /// Begins the session; `None` if the server has no place for it.
+    pub(crate) async fn try_connect(&mut self, site: &Site) -> Option<Native> {
+        match self.introduce(site).await {
+            (peer, ServerMessage::Welcome { .. }) => Some(peer),
+            (_, ServerMessage::Closing { code: WireClosing::Busy, .. }) => None,
+            (_, other) => panic!("a welcome or a refusal expected, not {other:?}"),
+        }
     }
 
     /// Tries to resume a session that the server must not know.

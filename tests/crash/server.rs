@@ -9,6 +9,7 @@
 //! **Invariant.** A server dies with the test: it is killed when it is dropped, and on Linux the kernel kills it if the
 //! test is killed.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -17,6 +18,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tenfold::client::Control;
 use tokio::time::{sleep, timeout};
@@ -55,13 +57,28 @@ pub(crate) struct Site {
     directory: TempDir,
     port: u16,
     options: Vec<String>,
+    starter: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Site {
     /// No server yet. `options` are further words for `tenfold serve`.
     pub(crate) fn new(options: &[&str]) -> Self {
         let options = options.iter().map(|&word| word.to_owned()).collect();
-        Self { server: None, directory: tempfile::tempdir().unwrap(), port: free_port(), options }
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        Self { server: None, directory, port, options, starter: Vec::new(), environment: Vec::new() }
+    }
+
+    /// Its servers are started by a shell after `words`, for instance a limit that they are to live with.
+    pub(crate) fn after_shell(mut self, words: &str) -> Self {
+        self.starter = ["sh", "-c", &format!("{words} && exec \"$0\" \"$@\"")].map(OsString::from).into();
+        self
+    }
+
+    /// Its servers find these variables in their environment.
+    pub(crate) fn in_environment(mut self, variables: &[(OsString, OsString)]) -> Self {
+        self.environment = variables.to_vec();
+        self
     }
 
     /// With a server that is ready.
@@ -103,7 +120,10 @@ impl Site {
         assert!(self.server.is_none(), "one server at a time");
         let _ = fs::remove_file(self.file("ready"));
         let log = OpenOptions::new().append(true).create(true).open(self.file("log")).unwrap();
-        let mut command = dying_with_us(Path::new(env!("CARGO_BIN_EXE_tenfold")));
+        let program = OsString::from(env!("CARGO_BIN_EXE_tenfold"));
+        let mut words = self.starter.iter().chain([&program]);
+        let mut command = dying_with_us(Path::new(words.next().unwrap()));
+        command.args(words).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("serve").arg("--data-dir").arg(self.file("data")).arg("--listen").arg(self.address());
         command.arg("--ready-file").arg(self.file("ready")).args(&self.options);
         command.env_remove("TENFOLD_LOG").env_remove("TENFOLD_SERVER").env_remove("TENFOLD_FAULT");
@@ -133,6 +153,21 @@ impl Site {
         assert!(ended.is_none(), "the server had ended by itself: {}", ended.unwrap());
         server.kill().unwrap();
         server.wait().unwrap();
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(self.server.as_ref().unwrap())
+    }
+
+    /// Sends the server a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// What all servers said so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.file("log")).unwrap()).into_owned()
     }
 
     /// Waits until the server has died at its fault point.
