@@ -174,6 +174,11 @@ impl Native {
         self.send(&ClientMessage::Want { leases, runs, campaigns: Vec::new() }).await;
     }
 
+    /// The same, from one campaign only.
+    pub(crate) async fn want_of(&mut self, leases: u32, runs: u32, campaign: &str) {
+        self.send(&ClientMessage::Want { leases, runs, campaigns: vec![campaign.to_owned()] }).await;
+    }
+
     /// The grants of the next message, and whether they were granted before.
     pub(crate) async fn grants(&mut self) -> (Vec<WireGrant>, bool) {
         let message = self.next().await;
