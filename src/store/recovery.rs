@@ -29,6 +29,9 @@ use crate::coordinator::rows::{CampaignRow, Change, Row, RowKey};
 use crate::coordinator::{Inconsistent, Restorer};
 use crate::types::{CampaignId, InstanceId};
 
+/// No directory counts this many commits or starts; so what is counted here has a successor.
+const NUMBERS_MAX: u64 = 1 << 63;
+
 /// Takes recovered rows.
 pub(super) trait Sink {
     /// One row, in its last state. Every row comes once; tables come in the order of [`TABLES`].
@@ -172,7 +175,8 @@ fn read_meta(reader: &dyn Reader) -> Result<DiskMeta, RecoverError> {
     let value = reader.get(&key)?.ok_or_else(|| Damage("the meta record is missing".into()))?;
     let sealed = codec::unseal(&key, &value)?;
     let meta: DiskMeta = codec::decode(sealed.payload).map_err(|damage| in_record(&key, &damage))?;
-    if meta.sequence != sealed.sequence || meta.floor == 0 || meta.floor > meta.sequence + 1 {
+    let beyond = meta.sequence.max(meta.starts) > NUMBERS_MAX;
+    if beyond || meta.sequence != sealed.sequence || meta.floor == 0 || meta.floor > meta.sequence + 1 {
         return Err(Damage(format!("the meta record contradicts itself: {meta:?}")).into());
     }
     Ok(meta)

@@ -1,6 +1,6 @@
 //! Every record of a store is changed, removed, moved and doubled: each is an error that says where, and never a lower count.
 
-use super::super::codec;
+use super::super::codec::{self, DiskMeta};
 use super::super::convert::encode_row;
 use super::super::keys::{self, KINDS, Kind};
 use super::super::kv::Store;
@@ -196,4 +196,23 @@ fn the_error_says_what_is_missing() {
     damaged.remove(first);
     let error = recovered(damaged).unwrap_err().to_string();
     assert_eq!(error, format!("the data directory (memory) is damaged: the journal record {number} is missing"));
+}
+
+#[test]
+fn books_that_no_directory_reaches_are_damage() {
+    let (records, _) = small();
+    let key = keys::meta();
+    let good: DiskMeta = codec::decode(codec::unseal(&key, &records[&key]).unwrap().payload).unwrap();
+    for bad in [
+        DiskMeta { sequence: u64::MAX, ..good },
+        DiskMeta { sequence: u64::MAX, floor: u64::MAX, ..good },
+        DiskMeta { starts: u64::MAX, ..good },
+    ] {
+        let mut payload = Vec::new();
+        codec::encode(&bad, &mut payload);
+        let mut damaged = records.clone();
+        damaged.insert(key.clone(), codec::seal(&key, bad.sequence, &payload));
+        let error = look(damaged).expect_err("impossible books");
+        assert!(error.contains("contradicts itself"), "{error}");
+    }
 }
