@@ -18,9 +18,13 @@ use crate::limits;
 /// in memory.
 pub const DECODED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX;
 
+/// Bytes that the encoding may hand out at a time. It takes back what it gave to a list as that list is filled, so each of
+/// two lists may have this much; the texts in them are at most as long as the frame.
+const CLAIMED_BYTES_MAX: usize = (DECODED_BYTES_MAX - limits::FRAME_BYTES_MAX) / 2;
+
 const ENCODING: Configuration<LittleEndian, Varint> = bincode::config::standard();
-const LIMITED: Configuration<LittleEndian, Varint, Limit<DECODED_BYTES_MAX>> =
-    bincode::config::standard().with_limit::<DECODED_BYTES_MAX>();
+const LIMITED: Configuration<LittleEndian, Varint, Limit<CLAIMED_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<CLAIMED_BYTES_MAX>();
 
 /// Why a message cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +156,7 @@ fn check_client(message: &ClientMessage) -> Result<(), DecodeError> {
 mod tests {
     use super::*;
     use crate::protocol::messages::{
-        WireAnswer, WireGrant, WireIdle, WireReason, WireRefusal, WireRequest, WireSession,
+        WireAnswer, WireCount, WireGrant, WireIdle, WireReason, WireRefusal, WireRequest, WireSession, WireTaskState,
     };
 
     fn client_messages() -> Vec<ClientMessage> {
@@ -226,10 +230,31 @@ mod tests {
         for bytes in [
             [&[2, 1, 0][..], &huge(1 << 40)].concat(),
             [&[1, 1, 1, 1][..], &huge(1 << 62)].concat(),
-            [&[1, 1, 1][..], &huge(DECODED_BYTES_MAX as u64 / 24 + 1)].concat(),
+            [&[1, 1, 1][..], &huge(CLAIMED_BYTES_MAX as u64 / 24 + 1)].concat(),
         ] {
             assert!(matches!(decode_client(&bytes), Err(DecodeError::Malformed(_))), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn what_fills_a_frame_is_read() {
+        let task = |key: usize| WireCount {
+            index: 1,
+            key: Some("k".repeat(key)),
+            done: 2,
+            extra: 3,
+            leased: 4,
+            state: WireTaskState::Open,
+            errors: 5,
+            losses: 6,
+            last_error: "e".repeat(limits::ERROR_BYTES_MAX),
+        };
+        let tasks = vec![task(limits::FRAME_BYTES_MAX / 1_000 - 220); 1_000];
+        let answer = WireAnswer::Counts { first: 0, runs: 1, tasks, next: None };
+        let message = ServerMessage::Control { id: 1, answer };
+        let bytes = body(|buffer| encode_server(&message, buffer));
+        assert!(bytes.len() > limits::FRAME_BYTES_MAX / 100 * 99, "{} bytes", bytes.len());
+        assert_eq!(decode_server(&bytes), Ok(message));
     }
 
     #[test]
