@@ -193,7 +193,7 @@ fn read_lines(path: &Path) -> Result<Vec<String>, Complaint> {
 
 /// Why lines cannot be keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum BadLine {
+pub(super) enum BadLine {
     #[error("there are no lines")]
     NoLines,
     #[error("line {line} is empty")]
@@ -210,7 +210,7 @@ enum BadLine {
 
 /// The lines as keys. A line ends with `\n` or `\r\n`, the last one perhaps with nothing. Nothing is skipped: task numbers
 /// are line numbers less one.
-fn keys_of(bytes: Vec<u8>) -> Result<Vec<String>, BadLine> {
+pub(super) fn keys_of(bytes: Vec<u8>) -> Result<Vec<String>, BadLine> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     if bytes.is_empty() {

@@ -23,6 +23,8 @@ mod json;
 mod logging;
 mod options;
 pub mod output;
+#[doc(hidden)]
+pub mod probe;
 pub mod serve;
 mod status;
 mod values;

@@ -37,6 +37,8 @@ mod control;
 pub(crate) mod inflight;
 mod lease;
 mod link;
+#[doc(hidden)]
+pub mod probe;
 mod random;
 mod session;
 mod shared;

@@ -29,6 +29,8 @@ mod origin;
 pub(crate) mod outbox;
 pub(crate) mod pipeline;
 mod places;
+#[doc(hidden)]
+pub mod probe;
 mod session;
 pub(crate) mod translate;
 mod unfinished;

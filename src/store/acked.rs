@@ -62,7 +62,7 @@ impl AckedFile {
     }
 }
 
-fn compose(instance: InstanceId, sequence: u64) -> [u8; BYTES] {
+pub(super) fn compose(instance: InstanceId, sequence: u64) -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..24].copy_from_slice(&instance.0);
@@ -72,7 +72,7 @@ fn compose(instance: InstanceId, sequence: u64) -> [u8; BYTES] {
     bytes
 }
 
-fn parse(bytes: &[u8]) -> Acked {
+pub(super) fn parse(bytes: &[u8]) -> Acked {
     let Ok(bytes) = <[u8; BYTES]>::try_from(bytes) else { return Acked::Torn };
     let mut instance = InstanceId::NONE;
     instance.0.copy_from_slice(&bytes[8..24]);

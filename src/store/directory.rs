@@ -132,12 +132,12 @@ pub(super) fn write_ready(path: &Path, ready: Ready) -> Result<(), OpenError> {
     sync_directory(path)
 }
 
-fn compose_ready(ready: Ready) -> String {
+pub(super) fn compose_ready(ready: Ready) -> String {
     let text = format!("{TITLE}\nformat {}\ninstance {}\n", ready.format, ready.instance);
     format!("{text}check {:08x}\n", crc32c::crc32c(text.as_bytes()))
 }
 
-fn parse_ready(bytes: &[u8]) -> Option<Ready> {
+pub(super) fn parse_ready(bytes: &[u8]) -> Option<Ready> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut lines = text.lines().skip(1);
     let format = lines.next()?.strip_prefix("format ")?.parse().ok()?;

@@ -26,6 +26,8 @@ pub mod memory;
 mod migrate;
 mod open;
 mod pages;
+#[doc(hidden)]
+pub mod probe;
 mod recovery;
 pub mod sled;
 #[cfg(test)]

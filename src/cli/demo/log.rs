@@ -21,7 +21,7 @@ use crate::types::SessionId;
 
 /// One run that was executed, and what came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Execution {
+pub(in crate::cli) struct Execution {
     /// The task's number.
     pub task: u64,
     /// The run's number within the task, from 0.
@@ -32,7 +32,7 @@ pub(super) struct Execution {
 
 /// What a worker heard about a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(in crate::cli) enum Heard {
     /// It was counted.
     Counted,
     /// It was refused, and why.
@@ -43,7 +43,7 @@ pub(super) enum Heard {
 
 /// One report, as the worker's file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(in crate::cli) struct Sent {
     /// The lease it was about.
     pub lease: u64,
     /// Its runs.
@@ -54,7 +54,7 @@ pub(super) struct Sent {
 
 /// A worker's whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WorkerLog {
+pub(in crate::cli) struct WorkerLog {
     /// Its session.
     pub session: SessionId,
     /// Its reports by number.
@@ -64,7 +64,7 @@ pub(super) struct WorkerLog {
 /// A worker's file cannot be what a worker wrote.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the worker's file: {problem}")]
-pub(super) struct LogError {
+pub(in crate::cli) struct LogError {
     line: usize,
     problem: &'static str,
 }
@@ -113,7 +113,7 @@ impl WorkerLog {
     ///
     /// # Errors
     /// A line that no worker writes, or an answer to what was never sent: a bug, not damage by a kill.
-    pub(super) fn parse(text: &str) -> Result<Self, LogError> {
+    pub(in crate::cli) fn parse(text: &str) -> Result<Self, LogError> {
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let mut lines = whole.lines().enumerate();
         let session = lines
@@ -128,7 +128,7 @@ impl WorkerLog {
     }
 
     /// How many reports were answered with "counted".
-    pub(super) fn acked(&self) -> usize {
+    pub(in crate::cli) fn acked(&self) -> usize {
         self.reports.values().filter(|sent| sent.heard == Some(Heard::Counted)).count()
     }
 
@@ -139,7 +139,7 @@ impl WorkerLog {
     }
 
     /// The numbers of the reports whose fate the worker does not know.
-    pub(super) fn unanswered(&self) -> impl Iterator<Item = u64> {
+    pub(in crate::cli) fn unanswered(&self) -> impl Iterator<Item = u64> {
         let open = |sent: &Sent| matches!(sent.heard, None | Some(Heard::Unknown));
         self.reports.iter().filter(move |(_, sent)| open(sent)).map(|(number, _)| *number)
     }

@@ -28,7 +28,7 @@
 mod audit;
 mod curve;
 mod fleet;
-mod log;
+pub(super) mod log;
 mod part;
 mod percolation;
 mod picture;

@@ -7,23 +7,23 @@
 use crate::limits;
 
 /// Longest line that leaves in one piece, in bytes.
-pub(super) const LINE_BYTES_MAX: usize = 64 * 1_024;
+pub(in crate::cli) const LINE_BYTES_MAX: usize = 64 * 1_024;
 
 /// Collects bytes until they make a line.
 #[derive(Debug, Default)]
-pub(super) struct LineCutter {
+pub(in crate::cli) struct LineCutter {
     prefix: Vec<u8>,
     rest: Vec<u8>,
 }
 
 impl LineCutter {
     /// A cutter that puts `prefix` in front of every line.
-    pub(super) fn new(prefix: &str) -> Self {
+    pub(in crate::cli) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.as_bytes().to_vec(), rest: Vec::new() }
     }
 
     /// Takes bytes; returns the lines they complete, prefixes and line ends included, or nothing.
-    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+    pub(in crate::cli) fn push(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut lines = Vec::new();
         while !bytes.is_empty() {
             let room = LINE_BYTES_MAX - self.rest.len();
@@ -48,7 +48,7 @@ impl LineCutter {
     }
 
     /// What is left when the stream ends, as a line; nothing if nothing is left.
-    pub(super) fn finish(&mut self) -> Vec<u8> {
+    pub(in crate::cli) fn finish(&mut self) -> Vec<u8> {
         let mut lines = Vec::new();
         if !self.rest.is_empty() {
             self.take_line(&mut lines);
@@ -65,14 +65,14 @@ impl LineCutter {
 
 /// Remembers the last line of a stream that is not blank.
 #[derive(Debug, Default)]
-pub(super) struct LastLine {
+pub(in crate::cli) struct LastLine {
     last: Vec<u8>,
     current: Vec<u8>,
 }
 
 impl LastLine {
     /// Takes bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(in crate::cli) fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             // `\r` ends a line too: progress bars draw over themselves.
             if matches!(byte, b'\n' | b'\r') {
@@ -84,7 +84,7 @@ impl LastLine {
     }
 
     /// The line as a text of at most [`limits::ERROR_BYTES_MAX`] bytes; `None` if there was none.
-    pub(super) fn finish(mut self) -> Option<String> {
+    pub(in crate::cli) fn finish(mut self) -> Option<String> {
         self.end_line();
         let text = String::from_utf8_lossy(&self.last);
         let text = super::shorten(text.trim(), limits::ERROR_BYTES_MAX);

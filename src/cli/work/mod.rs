@@ -13,7 +13,7 @@
 //! `tests/cli_work.rs`.
 
 mod announce;
-mod lines;
+pub(super) mod lines;
 mod printer;
 mod run;
 mod tally;
