@@ -127,7 +127,9 @@ pub const INBOX_MAX: usize = 8_192;
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// About how many bytes of outputs wait for all writers together; above it, slow readers are dropped first.
 pub const OUTBOXES_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// Bytes of long frames of which the rest has not arrived, over all connections; above it, those that grow are dropped.
+/// From the first byte of a message to its last, in milliseconds.
+pub const MESSAGE_MS_MAX: u64 = 60_000;
+/// Bytes of long messages of which the rest has not arrived, over all connections; above it, the oldest are dropped.
 pub const UNFINISHED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// About how many bytes of commands wait for the pipeline.
 pub const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;

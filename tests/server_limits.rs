@@ -213,6 +213,43 @@ async fn half_messages_of_all_peers_together_are_bounded() {
 }
 
 #[tokio::test]
+async fn hoarders_of_half_messages_keep_no_long_message_out() {
+    let directory = tempdir().unwrap();
+    let rig = Rig::start(&directory, |config| config.bounds.unfinished_bytes = 400_000).await;
+    let half = [&(limits::FRAME_BYTES_MAX as u32).to_le_bytes()[..], &vec![0; 120_000]].concat();
+    let mut hoarders = Vec::new();
+    for _ in 0..3 {
+        let mut hoarder = rig.control().await;
+        hoarder.send_bytes(&half).await;
+        hoarders.push(hoarder);
+    }
+    // In messages of 200,000 bytes, each of which takes the server a few reads.
+    create_long_answers(&rig).await;
+    assert_serves(&rig).await;
+}
+
+#[tokio::test]
+async fn a_message_that_trickles_is_cut_off() {
+    let directory = tempdir().unwrap();
+    let rig = Rig::start(&directory, |config| config.bounds.message = SOON).await;
+    for mut peer in [rig.control().await, rig.session(1).await] {
+        // Nobody is asked to hurry between two messages.
+        tokio::time::sleep(2 * SOON).await;
+        peer.send(&ClientMessage::Heartbeat { confirmed: 0 }).await;
+        peer.send_bytes(&[5, 0, 0, 0, 1]).await;
+        let (code, text) = peer.closing().await;
+        assert_eq!(code, WireClosing::Busy);
+        assert!(text.contains("took longer"), "{text}");
+    }
+    let mut peer = rig.origin().await;
+    rig.control().await.create(spec("c", 1, 1)).await;
+    assert_eq!(peer.ask(&[]).await, 0);
+    peer.send_bytes(b"crrrazy_msg_START{").await;
+    assert_eq!(peer.answer().await, None);
+    assert_serves(&rig).await;
+}
+
+#[tokio::test]
 async fn a_name_beyond_all_bounds_is_answered_like_any_other() {
     let directory = tempdir().unwrap();
     let rig = Rig::start(&directory, |_| ()).await;

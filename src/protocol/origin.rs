@@ -85,6 +85,11 @@ impl Decoder {
     pub fn next_message(&mut self) -> Result<Option<Vec<(u64, u64)>>, OriginError> {
         self.texts.next_text()?.map(parse_dictionary).transpose()
     }
+
+    /// Bytes that wait for the rest of their message.
+    pub fn waiting(&self) -> usize {
+        self.texts.buffer.len() - self.texts.taken
+    }
 }
 
 /// Cuts a server's bytes into answers; for clients in tests and examples.

@@ -65,7 +65,7 @@ pub struct Bounds {
     pub outbox_bytes: usize,
     /// About how many bytes of outputs wait for all connections together.
     pub outboxes_bytes: usize,
-    /// How many bytes of long frames wait for their rest, over all connections.
+    /// How many bytes of long messages wait for their rest, over all connections.
     pub unfinished_bytes: usize,
     /// From the connection to its hello; in the origin's dialect, to the end of its first message.
     pub handshake: Duration,
@@ -73,6 +73,8 @@ pub struct Bounds {
     pub heartbeat: Duration,
     /// Longest pause between two signs of life of a native peer.
     pub native_idle: Duration,
+    /// From the first byte of a message to its last.
+    pub message: Duration,
     /// How long a peer may take nothing of what is written to it.
     pub write: Duration,
     /// How long one commit may take.
@@ -92,6 +94,7 @@ impl Default for Bounds {
             handshake: Duration::from_millis(limits::HANDSHAKE_MS_MAX),
             heartbeat: Duration::from_millis(limits::HEARTBEAT_MS),
             native_idle: Duration::from_millis(limits::NATIVE_IDLE_MS),
+            message: Duration::from_millis(limits::MESSAGE_MS_MAX),
             write: Duration::from_millis(limits::WRITE_MS_MAX),
             commit: Duration::from_millis(limits::COMMIT_MS_MAX),
         }

@@ -47,6 +47,8 @@ pub(crate) enum Ending {
     Closed,
     /// Its message is long, slow to arrive, and one of too many such.
     Crowded,
+    /// Its message is too slow to arrive.
+    Trickled,
     /// It does not take what is written to it.
     SlowReader,
     /// The server shuts down.

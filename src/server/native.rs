@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
@@ -72,6 +72,7 @@ pub(crate) async fn serve(
         unfinished: shared.unfinished.open(),
         has_session,
         idle: shared.bounds.native_idle,
+        message: shared.bounds.message,
         phase: shared.closing.clone(),
     };
     let ending = converse(reader.run(), writer.run(outputs, has_session), &overflow).await;
@@ -80,6 +81,7 @@ pub(crate) async fn serve(
         Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
         Ending::Silent => tracing::info!(%peer, ?connection, "closed: no sign of life"),
         Ending::Crowded => tracing::warn!(%peer, ?connection, "closed: too many long messages wait for their rest"),
+        Ending::Trickled => tracing::info!(%peer, ?connection, "closed: a message took too long to arrive"),
         Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
             tracing::debug!(%peer, ?connection, ?ending, "ended");
         }
@@ -97,18 +99,25 @@ struct Reader<'session> {
     unfinished: Unfinished,
     has_session: bool,
     idle: Duration,
+    message: Duration,
     phase: watch::Receiver<bool>,
 }
 
 impl Reader<'_> {
     async fn run(mut self) -> Ending {
+        // When the message that is not whole must be; far away while there is none.
+        let mut due = Instant::now() + self.message;
+        let mut waiting = 0;
         loop {
-            if let Err(ending) = self.hand_over().await {
-                return ending;
+            let another = match self.hand_over().await {
+                Ok(another) => another,
+                Err(ending) => return ending,
+            };
+            if another || waiting == 0 {
+                due = Instant::now() + self.message;
             }
-            if !self.unfinished.set(self.decoder.waiting()) {
-                return Ending::Crowded;
-            }
+            waiting = self.decoder.waiting();
+            self.unfinished.set(waiting, another);
             let reading = timeout(self.idle, read_some(self.socket, |bytes| self.decoder.push(bytes)));
             tokio::select! {
                 read = reading => match read {
@@ -116,20 +125,24 @@ impl Reader<'_> {
                     Ok(Ok(0) | Err(_)) => return Ending::PeerClosed,
                     Err(_elapsed) => return Ending::Silent,
                 },
+                () = sleep_until(due), if waiting > 0 => return Ending::Trickled,
+                () = self.unfinished.pushed_out() => return Ending::Crowded,
                 () = closing(&mut self.phase) => return Ending::Shutdown,
             }
         }
     }
 
-    /// Hands over every message that is complete.
-    async fn hand_over(&mut self) -> Result<(), Ending> {
+    /// Hands over every message that is complete; whether there was any.
+    async fn hand_over(&mut self) -> Result<bool, Ending> {
         let connection = self.registration.connection();
+        let mut any = false;
         loop {
             let message = match self.decoder.next_frame() {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(any),
                 Ok(Some(body)) => codec::decode_client(body).map_err(|error| Ending::Protocol(error.to_string()))?,
                 Err(error) => return Err(Ending::Protocol(error.to_string())),
             };
+            any = true;
             if let Some(command) = permitted(connection, message, self.has_session)? {
                 self.registration.command(command).await.map_err(|_| Ending::PipelineEnded)?;
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
@@ -22,6 +22,7 @@ use super::outbox::Outputs;
 use super::places::Newcomer;
 use super::session::Shared;
 use super::translate::close_text;
+use super::unfinished::Unfinished;
 use crate::coordinator::Command;
 use crate::coordinator::command::{OriginAnswer, Output};
 use crate::protocol::origin::{Decoder, encode_answer};
@@ -39,7 +40,13 @@ pub(crate) async fn serve(
     newcomer: Newcomer,
     shared: &Shared,
 ) {
-    let mut reader = Reader { socket: &socket.read, decoder: Decoder::default(), phase: shared.closing.clone() };
+    let mut reader = Reader {
+        socket: &socket.read,
+        decoder: Decoder::default(),
+        unfinished: shared.unfinished.open(),
+        patience: shared.bounds.message,
+        phase: shared.closing.clone(),
+    };
     reader.decoder.push(received);
     let first = tokio::select! {
         first = timeout(shared.bounds.handshake, reader.message(shared.bounds.handshake)) => first,
@@ -68,18 +75,15 @@ pub(crate) async fn serve(
         Ending::Protocol(why) => tracing::warn!(%peer, ?connection, "closed, the message was not counted: {why}"),
         Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),
         Ending::Silent => tracing::info!(%peer, ?connection, "closed: silent for too long"),
-        Ending::PeerClosed
-        | Ending::Goodbye
-        | Ending::Closed
-        | Ending::Crowded
-        | Ending::Shutdown
-        | Ending::PipelineEnded => {
+        Ending::Trickled => tracing::info!(%peer, ?connection, "closed: a message took too long to arrive"),
+        Ending::Crowded => tracing::warn!(%peer, ?connection, "closed: too many long messages wait for their rest"),
+        Ending::PeerClosed | Ending::Goodbye | Ending::Closed | Ending::Shutdown | Ending::PipelineEnded => {
             tracing::debug!(%peer, ?connection, ?ending, "ended");
         }
     }
     match ending {
         // The dialect has no word for it, but what was answered before should still arrive.
-        Ending::Protocol(_) | Ending::Silent | Ending::Closed | Ending::Shutdown => {
+        Ending::Protocol(_) | Ending::Silent | Ending::Closed | Ending::Trickled | Ending::Shutdown => {
             socket.part(&[], shared.bounds.write).await;
         }
         Ending::PeerClosed | Ending::Goodbye | Ending::Crowded | Ending::SlowReader | Ending::PipelineEnded => {}
@@ -90,6 +94,8 @@ pub(crate) async fn serve(
 struct Reader<'session> {
     socket: &'session OwnedReadHalf,
     decoder: Decoder,
+    unfinished: Unfinished,
+    patience: Duration,
     phase: watch::Receiver<bool>,
 }
 
@@ -111,16 +117,26 @@ impl Reader<'_> {
 
     /// The next message, or why there is none; the peer may be silent for `idle`.
     async fn message(&mut self, idle: Duration) -> Result<Message, Ending> {
+        let mut due = Instant::now() + self.patience;
+        let mut waiting = 0;
         loop {
             if let Some(done) = self.decoder.next_message().map_err(|error| Ending::Protocol(error.to_string()))? {
+                self.unfinished.set(0, true);
                 return Ok(done);
             }
+            if waiting == 0 {
+                due = Instant::now() + self.patience;
+            }
+            waiting = self.decoder.waiting();
+            self.unfinished.set(waiting, false);
             tokio::select! {
                 read = timeout(idle, read_some(self.socket, |bytes| self.decoder.push(bytes))) => match read {
                     Ok(Ok(1..)) => {}
                     Ok(Ok(0) | Err(_)) => return Err(Ending::PeerClosed),
                     Err(_elapsed) => return Err(Ending::Silent),
                 },
+                () = sleep_until(due), if waiting > 0 => return Err(Ending::Trickled),
+                () = self.unfinished.pushed_out() => return Err(Ending::Crowded),
                 () = closing(&mut self.phase) => return Err(Ending::Shutdown),
             }
         }

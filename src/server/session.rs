@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     /// What waits to be written to all of them.
     pub(crate) outboxes: AllOutboxes,
-    /// What has arrived of frames that are not whole.
+    /// What has arrived of messages that are not whole.
     pub(crate) unfinished: AllUnfinished,
     /// Where keys are read.
     pub(crate) texts: Texts,
@@ -241,6 +241,10 @@ pub(crate) fn last_words(ending: &Ending, bounds: &Bounds) -> Option<Vec<u8>> {
             Some(closing_frame(WireClosing::Reconnect, &text))
         }
         Ending::Protocol(text) => Some(closing_frame(WireClosing::Protocol, text)),
+        Ending::Trickled => {
+            let text = format!("a message took longer than {:?} to arrive", bounds.message);
+            Some(closing_frame(WireClosing::Busy, &text))
+        }
         Ending::Crowded => {
             let text = "too much of unfinished messages waits for its rest: try again later";
             Some(closing_frame(WireClosing::Busy, text))

@@ -443,6 +443,7 @@ impl Process {
             Ending::PeerClosed
             | Ending::Closed
             | Ending::Crowded
+            | Ending::Trickled
             | Ending::SlowReader
             | Ending::Shutdown
             | Ending::PipelineEnded => None,
