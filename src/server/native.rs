@@ -216,6 +216,7 @@ impl Writer<'_> {
             if let Err(LastMessage(message)) = &last {
                 self.encode(message);
             }
+            let Ok(_held) = outputs.hold(self.frames.len()) else { return Written::Stuck };
             if let Err(error) = self.flush().await {
                 return write_failure(&error);
             }

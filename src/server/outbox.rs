@@ -86,6 +86,22 @@ impl Drop for Load {
     }
 }
 
+/// Messages up to this many bytes are not counted while they are written; the number of connections bounds them.
+const ORDINARY_BYTES: usize = 16 * 1_024;
+
+/// Bytes that are being written count as waiting until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    load: Arc<Load>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.load.remove(self.bytes);
+    }
+}
+
 /// The connection takes no more outputs: its outbox overflowed, or its session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable;
@@ -117,6 +133,20 @@ impl Outputs {
         let output = self.receiver.try_recv().ok()?;
         self.load.remove(weight(&output));
         Some(output)
+    }
+}
+
+impl Outputs {
+    /// Counts encoded messages while they are written: keys make them far longer than their outputs were.
+    ///
+    /// # Errors
+    /// Too much waits for all writers together, and this is long. Close the connection.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held, Unreachable> {
+        let bytes = if bytes > ORDINARY_BYTES { bytes } else { 0 };
+        let held = Held { load: Arc::clone(&self.load), bytes };
+        self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let all_before = self.load.all.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if bytes == 0 || all_before + bytes <= self.load.all.bytes_max { Ok(held) } else { Err(Unreachable) }
     }
 }
 
@@ -198,6 +228,18 @@ mod tests {
         assert_eq!(other.0.offer(lost()), Ok(()), "it has read what it got");
         assert_eq!(other.0.offer(lost()), Err(Unreachable), "it has not");
         drop((one, other));
+        assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_being_written_still_counts() {
+        let all = AllOutboxes::new(30_000);
+        let (one, other) = (all.open(1_000, 1_000_000), all.open(1_000, 1_000_000));
+        let held = one.1.hold(20_000).unwrap();
+        assert_eq!(other.1.hold(20_000).unwrap_err(), Unreachable, "too much together");
+        drop(other.1.hold(ORDINARY_BYTES).unwrap());
+        drop(held);
+        drop(other.1.hold(20_000).unwrap());
         assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
     }
 
