@@ -123,6 +123,8 @@ pub const NEWCOMERS_MAX: usize = 1_024;
 pub const OUTBOX_MAX: usize = 4_096;
 /// Commands that wait for the pipeline.
 pub const INBOX_MAX: usize = 8_192;
+/// Questions and orders of one connection that wait for the pipeline.
+pub const CONTROLS_WAITING_MAX: usize = 4;
 /// About how many bytes of outputs wait for one connection's writer.
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// About how many bytes of outputs wait for all writers together; above it, slow readers are dropped first.

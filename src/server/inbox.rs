@@ -37,6 +37,8 @@ pub(crate) enum Inbound {
         weight: Weight,
         /// Its share of the inbox; free again when this is dropped.
         share: OwnedSemaphorePermit,
+        /// Its peer's turn to ask, if it is a question or an order; the same.
+        turn: Option<OwnedSemaphorePermit>,
     },
     /// A connection ended; nothing of it follows.
     Closed {
@@ -126,7 +128,8 @@ impl Inbox {
         // First the place for its end, so that there is no opened connection without one.
         let end = self.sender.clone().reserve_owned().await.map_err(|_| PipelineEnded)?;
         self.sender.send(Inbound::Opened { connection, outbox }).await.map_err(|_| PipelineEnded)?;
-        Ok(Registration { inbox: self.clone(), connection, end: Some(end) })
+        let turns = Arc::new(Semaphore::new(limits::CONTROLS_WAITING_MAX));
+        Ok(Registration { inbox: self.clone(), connection, turns, end: Some(end) })
     }
 
     /// Tells the pipeline to lend nothing more.
@@ -137,12 +140,12 @@ impl Inbox {
         self.sender.send(Inbound::Drain).await.map_err(|_| PipelineEnded)
     }
 
-    async fn say(&self, command: Command) -> Result<(), PipelineEnded> {
+    async fn say(&self, command: Command, turn: Option<OwnedSemaphorePermit>) -> Result<(), PipelineEnded> {
         let weight = Weight::of(&command);
         // A frame is far smaller than the inbox, so this never asks for more than there is.
         let share = weight.bytes.min(limits::INBOX_BYTES_MAX) as u32;
         let share = Arc::clone(&self.bytes).acquire_many_owned(share).await.map_err(|_| PipelineEnded)?;
-        self.sender.send(Inbound::Said { command, weight, share }).await.map_err(|_| PipelineEnded)
+        self.sender.send(Inbound::Said { command, weight, share, turn }).await.map_err(|_| PipelineEnded)
     }
 }
 
@@ -151,6 +154,9 @@ impl Inbox {
 pub(crate) struct Registration {
     inbox: Inbox,
     connection: ConnectionId,
+    /// For questions and orders, of which few may wait, so that whoever floods the server with them waits for itself and
+    /// reports of others do not.
+    turns: Arc<Semaphore>,
     end: Option<mpsc::OwnedPermit<Inbound>>,
 }
 
@@ -160,12 +166,26 @@ impl Registration {
         self.connection
     }
 
-    /// Hands a command of this connection to the pipeline; waits while the inbox is full.
+    /// Hands a command of this connection to the pipeline; waits while the inbox is full, and while too many questions and
+    /// orders of this connection wait in it.
     ///
     /// # Errors
     /// The pipeline has ended.
     pub(crate) async fn command(&self, command: Command) -> Result<(), PipelineEnded> {
-        self.inbox.say(command).await
+        let turn = match command {
+            Command::Control { .. } => Some(Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PipelineEnded)?),
+            Command::Requests { .. }
+            | Command::Origin { .. }
+            | Command::Want { .. }
+            | Command::Boot
+            | Command::Advance
+            | Command::Drain
+            | Command::Hello { .. }
+            | Command::Heartbeat { .. }
+            | Command::Goodbye { .. }
+            | Command::Disconnected { .. } => None,
+        };
+        self.inbox.say(command, turn).await
     }
 }
 
@@ -179,7 +199,11 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
+    use crate::server::outbox::AllOutboxes;
     use crate::types::{CampaignId, TaskIndex};
 
     fn weight(request: ControlRequest) -> usize {
@@ -195,5 +219,30 @@ mod tests {
         assert!(weight(counts(1)) < 1_024);
         let status = ControlRequest::Status { campaign: None, from: CampaignId(0) };
         assert!(limits::COMMIT_BYTES_MAX / weight(status) < 200);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_questions_waits_for_itself() {
+        let (inbox, mut receiver) = inbox(100, 2);
+        let outboxes = AllOutboxes::new(1_000);
+        let (flooder, _flooder_outputs, _) = outboxes.open(1, 1);
+        let (worker, _worker_outputs, _) = outboxes.open(1, 1);
+        let flooder = inbox.open(ConnectionId(1), flooder).await.unwrap();
+        let worker = inbox.open(ConnectionId(2), worker).await.unwrap();
+        let ask = || {
+            let request = ControlRequest::Status { campaign: None, from: CampaignId(0) };
+            flooder.command(Command::Control { connection: flooder.connection(), id: 1, request })
+        };
+        for _ in 0..limits::CONTROLS_WAITING_MAX {
+            ask().await.unwrap();
+        }
+        let mut look = Context::from_waker(Waker::noop());
+        let mut one_more = pin!(ask());
+        assert!(one_more.as_mut().poll(&mut look).is_pending());
+        let connection = worker.connection();
+        worker.command(Command::Heartbeat { connection, confirmed: 0 }).await.unwrap();
+        assert!(one_more.as_mut().poll(&mut look).is_pending());
+        while !matches!(receiver.recv().await, Some(Inbound::Said { .. })) {}
+        one_more.await.unwrap();
     }
 }

@@ -243,8 +243,8 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
             Inbound::Opened { connection, outbox } => {
                 self.outboxes.insert(connection, outbox);
             }
-            Inbound::Said { command, weight: _, share } => {
-                drop(share);
+            Inbound::Said { command, weight: _, share, turn } => {
+                drop((share, turn));
                 self.apply(command, work);
             }
             Inbound::Closed { connection } => {
