@@ -3,7 +3,7 @@
 //! ```text
 //!   cargo test --test hostile                                        everything, small
 //!   TENFOLD_SECONDS=60 cargo test --test hostile crowd               hostile peers for longer than all deadlines
-//!   TENFOLD_CLIENTS=5000 cargo test --release --test hostile herd    that many clients at the same moment
+//!   TENFOLD_CLIENTS=5000 cargo test --test hostile herd              that many clients at the same moment
 //!   TENFOLD_SEED=7 cargo test --test hostile crowd                   the same garbage again
 //! ```
 //!
