@@ -194,7 +194,8 @@ fn hear<Preface, Message, Error: ToString, Odd: ToString>(
 ) -> Heard<Preface, Message> {
     let mut heard = Heard { preface: None, messages: Vec::new(), end: None };
     let mut begun = Vec::new();
-    let mut decoder = Decoder::new(first_frame_bytes);
+    let mut limit = first_frame_bytes;
+    let mut decoder = Decoder::new(limit);
     for piece in pieces {
         let mut piece = piece.to_vec();
         if heard.preface.is_none() {
@@ -214,13 +215,17 @@ fn hear<Preface, Message, Error: ToString, Odd: ToString>(
             match decoder.next_frame() {
                 Err(error) => return Heard { end: Some(error.to_string()), ..heard },
                 Ok(None) => break,
-                Ok(Some(body)) => match decode(body) {
-                    Err(error) => return Heard { end: Some(error.to_string()), ..heard },
-                    Ok(message) => heard.messages.push(message),
-                },
+                Ok(Some(body)) => {
+                    assert!(body.len() <= limit, "a frame of {} bytes where {limit} are allowed", body.len());
+                    match decode(body) {
+                        Err(error) => return Heard { end: Some(error.to_string()), ..heard },
+                        Ok(message) => heard.messages.push(message),
+                    }
+                }
             }
             // After the hello longer frames are allowed.
-            decoder.set_limit(limits::FRAME_BYTES_MAX);
+            limit = limits::FRAME_BYTES_MAX;
+            decoder.set_limit(limit);
         }
     }
     heard
