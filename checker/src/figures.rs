@@ -150,7 +150,7 @@ impl Figures {
 
 /// Requests of clients that are there, without an answer.
 fn in_flight(world: &World) -> u64 {
-    let present = world.clients.values().filter(|client| client.dead.is_none() && !client.closed);
+    let present = world.clients.values().filter(|client| !client.dead && !client.closed);
     let books = present.flat_map(|client| &client.sessions).filter_map(|session| world.sessions.get(session));
     books.flat_map(|book| book.requests.values()).filter(|request| request.answer.is_none()).count() as u64
 }

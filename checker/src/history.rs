@@ -312,7 +312,7 @@ records! {
             /// What, in a word.
             what: String,
         },
-        /// Peers that break the protocol are at work from here on, and nobody else.
+        /// Peers that break the protocol are at work from here on, and nobody else; no lease ends meanwhile.
         "hostile" Hostile,
         /// They are gone.
         "unhostile" Unhostile,
@@ -370,7 +370,8 @@ records! {
         },
         /// Faults stop here; from here on at least one client lives that wants all campaigns.
         "calm" Calm,
-        /// All clients have ended, nothing more will happen, and all that was to be asked was asked.
+        /// All clients have ended, nothing more will happen, and all that was to be asked was asked. At the last look nothing
+        /// was on its way any more.
         "end" End,
     }
 }

@@ -7,7 +7,8 @@
 //! Knows nothing of tenfold's code: sessions, leases and counts are plain numbers here, so that tests of every kind can
 //! write histories, also those inside the library itself, and no error of the library is believed by its judge.
 //!
-//! In reading order: [`history`] (the vocabulary), `world` (what a history tells), [`rules`] (what must hold), [`figures`].
+//! In reading order: [`history`] (the vocabulary), `text` and [`file`] (how it is written), [`verified`] (dumps of the program
+//! itself), `world` (what a history tells), [`rules`] (what must hold), [`figures`].
 //!
 //! **Invariants.** Pure but for `file`: no process, no clock. A history may end anywhere: what it has not told is not held
 //! against it. Whatever the order in which processes ran, a right server passes. The checker is tested with a planted
@@ -22,6 +23,7 @@ mod plants;
 mod rows;
 pub mod rules;
 mod text;
+pub mod verified;
 mod world;
 
 use std::collections::BTreeSet;

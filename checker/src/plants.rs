@@ -110,8 +110,8 @@ const RIGHT: &str = "
 3 resumed #a 0
 0 time 10
 0 killed-client 4
-0 time 20
 0 calm
+0 time 20
 2 grant 20 c 0 0 1
 0 expired 20
 2 lost 20
@@ -196,7 +196,6 @@ type Edit = (&'static str, &'static [&'static str]);
 const PLANTS: &[(Rule, &[Edit])] = &[
     // ---- the history itself
     (Sound, &[("8 left", &["8 left", "7 looked"])]),
-    (Sound, &[("1 grant 10 c 0 0 1", &["1 grant 10 c 0 0 1", "1 lost 99"])]),
     (Sound, &[("1 ack 1 counted", &["1 ack 1 counted", "1 ack 1 counted"])]),
     (Sound, &[("1 ack 1 counted", &["1 ack 1 counted", "1 ack 7 counted"])]),
     (Sound, &[("1 send 2 11 done 1", &["1 send 2 11 done 1", "1 send 1 11 done 1"])]),

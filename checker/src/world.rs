@@ -258,13 +258,16 @@ impl Book {
 
 /// A client process.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "four facts that are independent of each other")]
 pub(crate) struct Client {
     pub(crate) sessions: Vec<Session>,
     pub(crate) until_done: bool,
     pub(crate) closed: bool,
     pub(crate) frozen: bool,
-    /// It was killed or left; since when, and at what time.
-    pub(crate) dead: Option<(usize, u64)>,
+    /// It was killed or left.
+    pub(crate) dead: bool,
+    /// The first time that was read after that.
+    pub(crate) dead_by: Option<u64>,
 }
 
 /// A connection of the origin's dialect.
@@ -331,7 +334,9 @@ pub(crate) struct World {
     pub(crate) dumps: BTreeMap<Who, Dump>,
     /// The last record of the harness's clock.
     pub(crate) now: u64,
-    pub(crate) calm: Option<(usize, u64)>,
+    /// Where faults stopped, and the first time that was read after that.
+    pub(crate) calm: Option<usize>,
+    pub(crate) calm_by: Option<u64>,
     pub(crate) ended: bool,
     /// Where the last report was sent.
     pub(crate) last_sent: usize,
@@ -439,10 +444,8 @@ impl World {
             Record::Done { campaign, change } => self.changed(*at, campaign, *change, &mut told),
             Record::Begin { session, instance } => self.begin(*who, *session, *instance, &mut told),
             Record::Resumed { .. } | Record::Forgotten { .. } => {
+                // Before the first grant a session is nothing that lasts, and its client has none here.
                 told.session = self.session_of(*who);
-                if told.session.is_none() {
-                    told.unsound.push(format!("client {who} speaks of a session before it has one"));
-                }
             }
             Record::Grant { lease, campaign, task, first, runs } => {
                 self.granted(line, *lease, campaign, (*task, *first, *runs), &mut told);
@@ -463,8 +466,8 @@ impl World {
                 self.closing(*who, *at);
                 self.clients.entry(*who).or_default().closed = true;
             }
-            Record::Left => self.died(*who, *at),
-            Record::KilledClient { who } => self.died(*who, *at),
+            Record::Left => self.clients.entry(*who).or_default().dead = true,
+            Record::KilledClient { who } => self.clients.entry(*who).or_default().dead = true,
             Record::Frozen { who } => self.clients.entry(*who).or_default().frozen = true,
             Record::Thawed { who } => self.clients.entry(*who).or_default().frozen = false,
             Record::OriginOpen { connection, campaign } => {
@@ -507,6 +510,9 @@ impl World {
             Record::Expired { lease } => drop(self.expired.insert((self.directory, *lease))),
             Record::Dropped { lease } => drop(self.dropped.insert((self.directory, *lease))),
             Record::DroppedSession { session } => drop(self.dropped_sessions.insert(*session)),
+            Record::Boot { instance } => {
+                self.instances[self.directory].get_or_insert(*instance);
+            }
             Record::NewDirectory => {
                 self.directory += 1;
                 self.directory_since = *at;
@@ -531,8 +537,15 @@ impl World {
                     told.unsound.push("time runs backwards".to_owned());
                 }
                 self.now = self.now.max(*milliseconds);
+                let now = self.now;
+                for client in self.clients.values_mut().filter(|client| client.dead) {
+                    client.dead_by.get_or_insert(now);
+                }
+                if self.calm.is_some() {
+                    self.calm_by.get_or_insert(now);
+                }
             }
-            Record::Calm => self.calm = Some((*at, self.now)),
+            Record::Calm => self.calm = Some(*at),
             Record::End => self.ended = true,
             // A dump that a fault interrupted is none.
             Record::KilledServer | Record::PowerCut { .. } => {
@@ -546,7 +559,6 @@ impl World {
             | Record::Hostile
             | Record::Unhostile
             | Record::Upgraded { .. }
-            | Record::Boot { .. }
             | Record::RefusedStart { .. }
             | Record::Ready
             | Record::Usage { .. } => {}
@@ -637,9 +649,7 @@ impl World {
         told.session = Some(session);
         let known = instance.and_then(|instance| self.instances.iter().rposition(|one| *one == Some(instance)));
         let directory = known.unwrap_or(self.directory);
-        if instance.is_some() && self.instances[directory].is_none() {
-            self.instances[directory] = instance;
-        }
+        self.instances[directory] = self.instances[directory].or(instance);
         let book = Book {
             who,
             directory,
@@ -684,9 +694,10 @@ impl World {
     fn lost(&mut self, who: Who, id: u64, told: &mut Told) {
         told.session = self.session_of(who);
         let directory = told.session.and_then(|session| self.sessions.get(&session)).map(|book| book.directory);
-        match directory.and_then(|directory| self.leases.get_mut(&(directory, id))).filter(|lease| lease.who == who) {
-            Some(lease) => lease.lost = true,
-            None => told.unsound.push(format!("client {who} loses lease {id}, which it never had")),
+        // It may never have heard of the grant.
+        let lease = directory.and_then(|directory| self.leases.get_mut(&(directory, id)));
+        if let Some(lease) = lease.filter(|lease| lease.who == who) {
+            lease.lost = true;
         }
     }
 
@@ -815,11 +826,6 @@ impl World {
         if let Some(book) = self.session_of(who).and_then(|session| self.sessions.get_mut(&session)) {
             book.closing.get_or_insert(at);
         }
-    }
-
-    fn died(&mut self, who: Who, at: usize) {
-        let now = self.now;
-        self.clients.entry(who).or_default().dead.get_or_insert((at, now));
     }
 
     fn origin_sent(&mut self, at: usize, connection: u64, done: &[Units], told: &mut Told) {

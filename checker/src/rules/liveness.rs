@@ -81,21 +81,23 @@ impl Liveness {
 
     /// Whether the runs of the dead were lent again in time.
     fn lent_again(&mut self, world: &World, findings: &mut Findings) {
-        let (Some(bound), Some((_, calm))) = (world.bound(Setting::RelendMs), world.calm) else { return };
-        for ((directory, id), lease) in &world.leases {
-            let Some((_, died)) = world.clients.get(&lease.who).and_then(|client| client.dead) else { continue };
-            let Some(length) = world.campaigns[lease.campaign].lease_ms else { continue };
-            let due = died.max(calm).saturating_add(length).saturating_add(bound);
-            if lease.request.is_some() || world.now < due || !self.judged.insert((*directory, *id)) {
-                continue;
+        let (Some(bound), Some(calm)) = (world.bound(Setting::RelendMs), world.calm_by) else { return };
+        for client in world.clients.values() {
+            let Some(died) = client.dead_by else { continue };
+            let books = client.sessions.iter().filter_map(|session| world.sessions.get(session));
+            for (directory, id) in books.flat_map(|book| book.leases.iter().map(|id| (book.directory, *id))) {
+                let Some(lease) = world.leases.get(&(directory, id)) else { continue };
+                let Some(length) = world.campaigns[lease.campaign].lease_ms else { continue };
+                let due = died.max(calm).saturating_add(length).saturating_add(bound);
+                if lease.request.is_some() || world.now < due || !self.judged.insert((directory, id)) {
+                    continue;
+                }
+                let idle = waits_for_nobody(world, lease);
+                findings.hold(Rule::L4, idle || taken_over(world, directory, lease), || {
+                    let (who, now) = (lease.who, world.now);
+                    format!("runs of lease {id} of client {who}, dead at {died} ms, are not lent at {now} ms")
+                });
             }
-            let idle = waits_for_nobody(world, lease);
-            findings.hold(Rule::L4, idle || taken_over(world, *directory, lease), || {
-                format!(
-                    "runs of lease {id} of client {}, which died at {died} ms, are not lent at {} ms",
-                    lease.who, world.now
-                )
-            });
         }
     }
 
@@ -151,8 +153,8 @@ fn taken_over(world: &World, directory: usize, lease: &Lease) -> bool {
 
 /// The history is at its end.
 pub(crate) fn end(world: &World, last: Option<&Look>, findings: &mut Findings) {
-    let Some((calm, _)) = world.calm else { return };
-    for client in world.clients.values().filter(|client| client.dead.is_none() && !client.frozen) {
+    let Some(calm) = world.calm else { return };
+    for client in world.clients.values().filter(|client| !client.dead && !client.frozen) {
         for session in &client.sessions {
             let requests = world.sessions.get(session).into_iter().flat_map(|book| &book.requests);
             for (number, request) in requests {
@@ -163,7 +165,7 @@ pub(crate) fn end(world: &World, last: Option<&Look>, findings: &mut Findings) {
         }
     }
     for (who, client) in world.clients.iter().filter(|(_, client)| client.until_done && !client.frozen) {
-        findings.hold(Rule::L3, client.closed || client.dead.is_some(), || format!("client {who} has not ended"));
+        findings.hold(Rule::L3, client.closed || client.dead, || format!("client {who} has not ended"));
     }
     let Some(last) = last.filter(|look| look.began > calm && look.began > world.last_sent) else { return };
     for (index, counts) in &last.counts {
