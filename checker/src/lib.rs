@@ -7,7 +7,7 @@
 //! Knows nothing of tenfold's code: sessions, leases and counts are plain numbers here, so that tests of every kind can
 //! write histories, also those inside the library itself, and no error of the library is believed by its judge.
 //!
-//! In reading order: [`history`] (the vocabulary), `text` and [`file`] (how it is written), [`verified`] (dumps of the program
+//! In reading order: [`history`] (the vocabulary), `text` and [`mod@file`] (how it is written), [`verified`] (dumps of the program
 //! itself), `world` (what a history tells), [`rules`] (what must hold), [`figures`].
 //!
 //! **Invariants.** Pure but for `file`: no process, no clock. A history may end anywhere: what it has not told is not held

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenfold::client::{Answer, Client, Config, Lease, Verdict};
-use tenfold::types::{Idle, Outcome, Want};
+use tenfold::types::{Idle, Outcome, RefusalReason, Want};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::history::{Heard, Record, Sent, Who, Writer};
+use tenfold_checker::file::Writer;
+use tenfold_checker::history::{Heard, Reason, Record, Sent, Session, Who};
+
 use crate::random::Random;
 use crate::server::dying_with_us;
 
@@ -153,7 +155,8 @@ async fn work(assignment: Assignment) {
     config.backoff_first = Duration::from_millis(5);
     config.backoff_cap = Duration::from_millis(50);
     let client = Client::start(config).unwrap();
-    let writer = Writer::open(&assignment.history, assignment.who);
+    let writer = Writer::open(&assignment.history, assignment.who).unwrap();
+    writer.write(&Record::UntilDone).unwrap();
     let worker = Arc::new(Worker { client, writer, assignment });
     let mut session = None;
     tokio::spawn(Arc::clone(&worker).listen());
@@ -163,7 +166,8 @@ async fn work(assignment: Assignment) {
     let mut busy = JoinSet::new();
     while let Some(lease) = worker.client.next_lease().await {
         if session.replace(lease.session()) != Some(lease.session()) {
-            worker.writer.write(&Record::Begin { session: lease.session() });
+            let begin = Record::Begin { session: Session(lease.session().0), instance: None };
+            worker.writer.write(&begin).unwrap();
         }
         worker.granted(&lease);
         let deed = first.take().unwrap_or_else(|| choose(&mut random));
@@ -190,7 +194,8 @@ impl Worker {
         let settled = state.wait_for(|state| matches!(state.idle, Some(Idle::Settled(_)))).await;
         let Ok(Some(Idle::Settled(settled))) = settled.map(|state| state.idle) else { return };
         for campaign in &self.assignment.campaigns {
-            self.writer.write(&Record::Settled { campaign: campaign.clone(), finished: settled.finished() });
+            let told = Record::Settled { campaign: campaign.clone(), finished: settled.finished() };
+            self.writer.write(&told).unwrap();
         }
     }
 
@@ -198,13 +203,14 @@ impl Worker {
         if let Some(found) = lease.key() {
             assert_eq!(found, key(lease.index().0), "the key of another task");
         }
-        self.writer.write(&Record::Grant {
+        let grant = Record::Grant {
             lease: lease.id().to_u64(),
             campaign: lease.campaign().to_owned(),
             task: lease.index().0,
             first: lease.first_run(),
             runs: lease.runs(),
-        });
+        };
+        self.writer.write(&grant).unwrap();
     }
 
     /// Holds a lease for a while.
@@ -254,7 +260,7 @@ impl Worker {
                 self.done(lease).await;
             }
             Deed::Leave => {
-                self.writer.write(&Record::Left);
+                self.writer.write(&Record::Left).unwrap();
                 std::process::exit(LEFT);
             }
         }
@@ -267,10 +273,10 @@ impl Worker {
 
     async fn report(&self, lease: Lease, outcome: Outcome) {
         if lease.is_lost() {
-            self.writer.write(&Record::Lost { lease: lease.id().to_u64() });
+            self.writer.write(&Record::Lost { lease: lease.id().to_u64() }).unwrap();
         }
         let sent = match &outcome {
-            Outcome::Done { runs } => Sent::Done(*runs),
+            Outcome::Done { runs } => Sent::Done { runs: *runs },
             Outcome::Mixed { done, failed, .. } => Sent::Mixed { done: *done, failed: *failed },
         };
         let id = lease.id().to_u64();
@@ -279,17 +285,17 @@ impl Worker {
 
     /// Writes down what is about to be sent.
     fn note(&self, number: u64, lease: u64, what: Sent) {
-        self.writer.write(&Record::Send { number, lease, what });
+        self.writer.write(&Record::Send { number, lease, what }).unwrap();
     }
 
     async fn hear(&self, answer: Answer) {
         let number = answer.number();
         let heard = match answer.await {
             Verdict::Counted => Heard::Counted,
-            Verdict::Refused(_) => Heard::Refused,
+            Verdict::Refused(why) => Heard::Refused { reason: reason(why) },
             Verdict::Unknown => Heard::Unknown,
         };
-        self.writer.write(&Record::Ack { number, heard });
+        self.writer.write(&Record::Ack { number, heard }).unwrap();
     }
 
     fn in_a_hurry(&self) -> bool {
@@ -317,8 +323,19 @@ impl Worker {
             }
             sleep(LOOK).await;
         };
+        writer.write(&Record::Closing).unwrap();
         let closed = client.close(GRACE).await;
         assert!(closed.unanswered.is_empty(), "unanswered: {:?}", closed.unanswered);
-        writer.write(&Record::Closed { goodbye: closed.said_goodbye });
+        writer.write(&Record::Closed { goodbye: closed.said_goodbye }).unwrap();
+    }
+}
+
+/// The reason of a refusal in the words of histories.
+pub(crate) fn reason(reason: RefusalReason) -> Reason {
+    match reason {
+        RefusalReason::NotHeld => Reason::NotHeld,
+        RefusalReason::Ended => Reason::Ended,
+        RefusalReason::Gone => Reason::Gone,
+        RefusalReason::BadRuns => Reason::BadRuns,
     }
 }

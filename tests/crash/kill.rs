@@ -18,12 +18,14 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use tenfold::client::Control;
-use tenfold::types::{CampaignSpec, CreationId, Order, SessionId, Tasks};
+use tenfold::types::{CampaignSpec, CampaignStatus, CreationId, Order, RequestFate, SessionId, TaskState, Tasks};
+use tenfold_checker::figures::Figures;
+use tenfold_checker::file::{Tail, Writer};
+use tenfold_checker::history::{Change, Fate, History, Kind, Record, Session, Standing, TEST, Who};
+use tenfold_checker::{Rule, check};
 use tokio::time::{Instant, sleep};
 
-use crate::checker::{self, Campaign, Figures};
-use crate::client::{Assignment, LEFT, Role, key};
-use crate::history::{Heard, Record, TEST, Tail, Who, Writer};
+use crate::client::{Assignment, LEFT, Role, key, reason};
 use crate::random::Random;
 use crate::server::{PATIENCE, Site, ended, last_lines, patiently};
 
@@ -31,6 +33,23 @@ use crate::server::{PATIENCE, Site, ended, last_lines, patiently};
 const KILLS: u32 = 10;
 /// Clients that do everything.
 const WORKERS: u64 = 4;
+/// Rules that every round is held to; what else its history has is applied as well.
+const APPLIED: [Rule; 13] = [
+    Rule::Sound,
+    Rule::S2,
+    Rule::S3,
+    Rule::S6,
+    Rule::S7,
+    Rule::S8,
+    Rule::S9,
+    Rule::S11,
+    Rule::S12,
+    Rule::S13,
+    Rule::L1,
+    Rule::L2,
+    Rule::L3,
+];
+
 /// Longer than any round.
 const LASTING_LEASE_MS: u64 = 24 * 3_600_000;
 
@@ -75,7 +94,7 @@ fn variable(name: &str) -> Option<u64> {
 struct Round {
     site: Site,
     control: Control,
-    campaigns: Vec<Campaign>,
+    campaigns: Vec<CampaignSpec>,
     writer: Writer,
     tail: Tail,
     history: PathBuf,
@@ -151,19 +170,15 @@ impl Round {
     async fn new(site: Site, number: u32, random: &mut Random) -> Self {
         let (history, hurry) = (site.file(&format!("history-{number}")), site.file(&format!("hurry-{number}")));
         let control = site.control();
+        let writer = Writer::open(&history, TEST).unwrap();
         let mut campaigns = Vec::new();
         for (spec, keys) in specs(number) {
+            writer.write(&creation(&spec)).unwrap();
             control.create(CreationId(random.id()), &spec, &keys).await.unwrap();
-            campaigns.push(Campaign {
-                name: spec.name,
-                tasks: spec.tasks.count(),
-                quota: spec.runs,
-                numbered: spec.seed.is_some(),
-                lasting: spec.lease_ms == Some(LASTING_LEASE_MS),
-            });
+            writer.write(&Record::Done { campaign: spec.name.clone(), change: Change::Create }).unwrap();
+            campaigns.push(spec);
         }
-        let writer = Writer::open(&history, TEST);
-        let tail = Tail::open(&history);
+        let tail = Tail::open(&history).unwrap();
         let (fleet, next) = (BTreeMap::new(), 1);
         let mut round = Self { site, control, campaigns, writer, tail, history, hurry, number, fleet, next };
         (0..WORKERS).for_each(|_| round.add(Role::Worker, random));
@@ -175,7 +190,7 @@ impl Round {
     fn add(&mut self, role: Role, random: &mut Random) {
         let who = self.next;
         self.next += 1;
-        let mine = self.campaigns.iter().filter(|campaign| campaign.lasting == (role == Role::Keeper));
+        let mine = self.campaigns.iter().filter(|campaign| lasting(campaign) == (role == Role::Keeper));
         let assignment = Assignment {
             who,
             seed: random.number(),
@@ -237,13 +252,13 @@ impl Round {
         let slow = random.percent(50).then(|| format!("slow-commit:requests@{}", random.within(1..=10)));
         self.site.spawn(slow.as_deref());
         self.site.ready().await;
-        self.writer.write(&Record::Ready);
+        self.writer.write(&Record::Ready).unwrap();
         self.look().await;
     }
 
     fn kill(&mut self) {
         self.site.kill();
-        self.writer.write(&Record::KilledServer);
+        self.writer.write(&Record::KilledServer).unwrap();
     }
 
     /// Kills a worker, or stops one for a while, or lets those that were stopped go on.
@@ -264,12 +279,12 @@ impl Round {
             member.child.kill().unwrap();
             member.child.wait().unwrap();
             member.ended = true;
-            self.writer.write(&Record::KilledClient { who });
+            self.writer.write(&Record::KilledClient { who }).unwrap();
             self.add(Role::Worker, random);
         } else if dice < 50 {
             kill_process(Pid::from_child(&member.child), Signal::STOP).unwrap();
             member.frozen = true;
-            self.writer.write(&Record::Frozen { who });
+            self.writer.write(&Record::Frozen { who }).unwrap();
         }
     }
 
@@ -277,7 +292,7 @@ impl Round {
         for (who, member) in self.fleet.iter_mut().filter(|(_, member)| member.frozen) {
             member.frozen = false;
             kill_process(Pid::from_child(&member.child), Signal::CONT).unwrap();
-            self.writer.write(&Record::Thawed { who: *who });
+            self.writer.write(&Record::Thawed { who: *who }).unwrap();
         }
     }
 
@@ -285,7 +300,7 @@ impl Round {
     async fn wait_until(&mut self, random: &mut Random, holds: impl Fn(&Self) -> bool) -> bool {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            self.tail.look();
+            self.tail.look().unwrap();
             if holds(self) {
                 return true;
             }
@@ -321,30 +336,32 @@ impl Round {
 
     /// Writes down all counts as the server says they are.
     async fn look(&mut self) {
-        self.writer.write(&Record::Look);
+        self.writer.write(&Record::Look).unwrap();
         let mut records = Vec::new();
         for campaign in &self.campaigns {
             let name = &campaign.name;
             let status = patiently("the status", self.control.status(Some(name))).await.unwrap();
-            records.push(Record::Status { campaign: name.clone(), finished: status[0].finished });
+            records.push(stands(&status[0]));
             let page = patiently("the counts", self.control.counts_page(name, 0)).await.unwrap();
-            assert_eq!((page.next, page.runs), (None, campaign.quota));
+            assert_eq!((page.next, page.runs), (None, campaign.runs));
             for (found, count) in page.tasks {
                 let expected = name.starts_with("even").then(|| key(count.index.0));
                 assert_eq!(found, expected, "the key of a task of {name}");
                 let (task, campaign) = (count.index.0, name.clone());
                 let (done, extra, leased) = (count.done, count.extra, count.leased);
-                records.push(Record::Count { campaign, task, done, extra, leased });
+                let quarantined = count.state == TaskState::Quarantined;
+                records.push(Record::Count { campaign, task, done, extra, leased, quarantined });
             }
         }
         records.push(Record::Looked);
-        self.writer.write_all(&records);
+        self.writer.write_all(&records).unwrap();
     }
 
     /// Lets the fleet come to its end, and has the checker read everything.
     async fn finish(&mut self) -> (Figures, u64) {
         std::fs::write(&self.hurry, "").unwrap();
         self.thaw();
+        self.writer.write(&Record::Calm).unwrap();
         let mut random = Random::new(0);
         while self.fleet.values().any(|member| !member.ended) {
             // Those that left just before the hurry are not missed: others do their work.
@@ -364,18 +381,20 @@ impl Round {
             assert!(status[0].finished && status[0].settled, "{} is not finished\n{}", campaign.name, self.story());
             losses += status[0].losses;
         }
-        let history = self.tail.all();
-        for (session, number) in unanswered(&history) {
-            let fate = self.control.fate(session, number).await.unwrap().into();
-            self.writer.write(&Record::Fate { session, number, fate });
+        for (session, number) in unanswered(&self.tail.all().unwrap()) {
+            let fate = fate(self.control.fate(SessionId(session.0), number).await.unwrap());
+            self.writer.write(&Record::Fate { session, number, fate }).unwrap();
         }
-        self.writer.write(&Record::End);
-        let (figures, violations) = checker::check(&self.campaigns, &self.tail.all());
-        assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.story());
+        self.writer.write(&Record::End).unwrap();
+        let report = check(&self.tail.all().unwrap());
+        assert!(report.violations.is_empty() && report.ended, "{report}\n{}", self.story());
+        assert_eq!(report.figures.unasked, 0, "{report}");
+        let missing: Vec<Rule> = APPLIED.into_iter().filter(|rule| !report.applied.contains(rule)).collect();
+        assert!(missing.is_empty(), "{missing:?} were not applied: {report}");
         for campaign in &self.campaigns {
             self.control.remove(&campaign.name).await.unwrap();
         }
-        (figures, losses)
+        (report.figures, losses)
     }
 
     /// The end of the history, for whoever must find out what went wrong.
@@ -384,17 +403,56 @@ impl Round {
     }
 }
 
+/// A campaign about to be created.
+fn creation(spec: &CampaignSpec) -> Record {
+    Record::Create {
+        campaign: spec.name.clone(),
+        tasks: spec.tasks.count(),
+        quota: spec.runs,
+        kind: if spec.seed.is_some() { Kind::Numbered } else { Kind::Counted },
+        lease_ms: spec.lease_ms.filter(|_| !lasting(spec)),
+        timeout_ms: spec.timeout_ms,
+        errors_max: spec.errors_max,
+        losses_max: spec.losses_max,
+    }
+}
+
+/// Whether its leases last longer than any round.
+fn lasting(spec: &CampaignSpec) -> bool {
+    spec.lease_ms == Some(LASTING_LEASE_MS)
+}
+
+fn stands(status: &CampaignStatus) -> Record {
+    let standing = match (status.finished, status.settled) {
+        (true, _) => Standing::Finished,
+        (false, true) => Standing::Settled,
+        (false, false) => Standing::Open,
+    };
+    let campaign = status.spec.name.clone();
+    Record::Status { campaign, standing, done: status.runs_done, extra: status.runs_extra }
+}
+
+fn fate(fate: RequestFate) -> Fate {
+    match fate {
+        RequestFate::Counted => Fate::Counted,
+        RequestFate::Refused(why) => Fate::Refused { reason: reason(why) },
+        RequestFate::Confirmed => Fate::Confirmed,
+        RequestFate::NotReceived => Fate::NotReceived,
+        RequestFate::UnknownSession => Fate::UnknownSession,
+    }
+}
+
 /// The requests of which no client wrote down an answer.
-fn unanswered(history: &[(Who, Record)]) -> Vec<(SessionId, u64)> {
+fn unanswered(history: &History) -> Vec<(Session, u64)> {
     let mut sessions = BTreeMap::new();
     let mut open = BTreeSet::new();
-    for (who, record) in history {
-        if let Record::Begin { session } = record {
-            sessions.insert(*who, *session);
-        } else if let Record::Send { number, .. } = record {
-            open.insert((*who, *number));
-        } else if let Record::Ack { number, heard: Heard::Counted | Heard::Refused | Heard::Unknown } = record {
-            open.remove(&(*who, *number));
+    for line in &history.lines {
+        if let Record::Begin { session, .. } = line.record {
+            sessions.insert(line.who, session);
+        } else if let Record::Send { number, .. } = line.record {
+            open.insert((line.who, number));
+        } else if let Record::Ack { number, .. } = line.record {
+            open.remove(&(line.who, number));
         }
     }
     open.into_iter().filter_map(|(who, number)| Some((*sessions.get(&who)?, number))).collect()

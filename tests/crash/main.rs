@@ -6,10 +6,9 @@
 //!   TENFOLD_SEED=7 cargo test --test crash kill        the same dice again
 //! ```
 //!
-//! In reading order: `history` (the one file in which all processes write down what they do, in order), `checker` (which
-//! histories are right; pure), `server` (a real `tenfold serve`, killed and started again), `client` (a real client
-//! process that misbehaves in every way a client may), `kill` (all of them together), `resend` (the server dies between
-//! commit and answer), `origin` (transcripts in the origin's dialect).
+//! In reading order: `server` (a real `tenfold serve`, killed and started again), `client` (a real client process that
+//! misbehaves in every way a client may), `kill` (all of them together; all write down what they do into one history, which
+//! `checker/` judges), `resend` (the server dies between commit and answer), `origin` (transcripts in the origin's dialect).
 //!
 //! This program has a `main` of its own, because its executable is also the client process, and the process that becomes
 //! a server: it begins as `crash client …` or `crash become …`.
@@ -29,9 +28,7 @@ macro_rules! trial {
     };
 }
 
-mod checker;
 mod client;
-mod history;
 mod kill;
 mod origin;
 mod random;
@@ -50,7 +47,7 @@ fn main() -> ExitCode {
         Some(client::CLIENT) => client::main(&words[2..]),
         Some(_) | None => {
             let arguments = libtest_mimic::Arguments::from_args();
-            let parts = [history::trials(), checker::trials(), resend::trials(), origin::trials(), kill::trials()];
+            let parts = [resend::trials(), origin::trials(), kill::trials()];
             libtest_mimic::run(&arguments, parts.into_iter().flatten().collect()).exit_code()
         }
     }
