@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   round: four campaigns, one fleet     ┌──────────── until the kills are used up ────────────┐
-//!     clients work ──▶ a random moment ──▶ (look) kill the server, (kill, freeze clients) ──▶ start ──▶ look
-//!     clients hurry, end by themselves ──▶ look ──▶ look up what was never answered ──▶ the checker reads the history
+//!     clients work ──▶ a random moment ──▶ (look) kill the server (dump), (kill, freeze clients) ──▶ start ──▶ look
+//!     clients hurry, end by themselves ──▶ look, dump ──▶ look up what was never answered ──▶ the checker reads the history
 //! ```
 //!
 //! A random moment is after a random number of answers read by clients, or a random time after the server was started,
@@ -21,7 +21,7 @@ use tenfold::client::Control;
 use tenfold::types::{CampaignSpec, CampaignStatus, CreationId, Order, RequestFate, SessionId, TaskState, Tasks};
 use tenfold_checker::figures::Figures;
 use tenfold_checker::file::{Tail, Writer};
-use tenfold_checker::history::{Change, Fate, History, Kind, Record, Session, Standing, TEST, Who};
+use tenfold_checker::history::{Change, Fate, History, Kind, Moment, Record, Session, Standing, TEST, Who};
 use tenfold_checker::{Rule, check};
 use tokio::time::{Instant, sleep};
 
@@ -34,14 +34,17 @@ const KILLS: u32 = 10;
 /// Clients that do everything.
 const WORKERS: u64 = 4;
 /// Rules that every round is held to; what else its history has is applied as well.
-const APPLIED: [Rule; 13] = [
+const APPLIED: [Rule; 16] = [
     Rule::Sound,
+    Rule::S1,
     Rule::S2,
     Rule::S3,
+    Rule::S5,
     Rule::S6,
     Rule::S7,
     Rule::S8,
     Rule::S9,
+    Rule::S10,
     Rule::S11,
     Rule::S12,
     Rule::S13,
@@ -123,7 +126,7 @@ impl Drop for Member {
 }
 
 /// When to kill.
-enum Moment {
+enum Trigger {
     /// When so many more answers were read.
     Answers(u64),
     /// So long after the server was ready.
@@ -132,7 +135,7 @@ enum Moment {
     WhileStarting(Duration),
 }
 
-impl Moment {
+impl Trigger {
     fn choose(random: &mut Random) -> Self {
         match random.within(0..=9) {
             0..6 => Self::Answers(random.within(1..=120)),
@@ -209,15 +212,15 @@ impl Round {
     async fn run(&mut self, kills: u64, random: &mut Random) -> u64 {
         let mut killed = 0;
         while killed < kills {
-            match Moment::choose(random) {
-                Moment::Answers(more) => {
+            match Trigger::choose(random) {
+                Trigger::Answers(more) => {
                     let target = self.tail.acks + more;
                     if !self.wait_until(random, |round| round.tail.acks >= target).await {
                         break;
                     }
                 }
-                Moment::After(pause) => sleep(pause).await,
-                Moment::WhileStarting(pause) => {
+                Trigger::After(pause) => sleep(pause).await,
+                Trigger::WhileStarting(pause) => {
                     self.kill();
                     killed += 1;
                     self.site.spawn(None);
@@ -248,12 +251,24 @@ impl Round {
             self.trouble(random);
             self.kill();
         }
+        if random.percent(25) {
+            self.dump(Moment::Recovered);
+        }
         // A slow disk every other time: then many a kill comes between a decision and its commit.
         let slow = random.percent(50).then(|| format!("slow-commit:requests@{}", random.within(1..=10)));
         self.site.spawn(slow.as_deref());
         self.site.ready().await;
         self.writer.write(&Record::Ready).unwrap();
         self.look().await;
+    }
+
+    /// Writes down what a killed server left.
+    fn dump(&mut self, moment: Moment) {
+        self.writer.write(&Record::Dump { moment }).unwrap();
+        let dump = self.site.dump();
+        let rows = dump.rows.into_iter().map(|row| Record::Row { row });
+        let records: Vec<Record> = rows.chain([Record::Dumped { digest: dump.digest }]).collect();
+        self.writer.write_all(&records).unwrap();
     }
 
     fn kill(&mut self) {
@@ -385,6 +400,11 @@ impl Round {
             let fate = fate(self.control.fate(SessionId(session.0), number).await.unwrap());
             self.writer.write(&Record::Fate { session, number, fate }).unwrap();
         }
+        self.kill();
+        self.dump(Moment::Rest);
+        self.site.spawn(None);
+        self.site.ready().await;
+        self.writer.write(&Record::Ready).unwrap();
         self.writer.write(&Record::End).unwrap();
         let report = check(&self.tail.all().unwrap());
         assert!(report.violations.is_empty() && report.ended, "{report}\n{}", self.story());

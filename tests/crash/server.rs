@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tenfold::client::Control;
+use tenfold_checker::verified::Verified;
 use tokio::time::{sleep, timeout};
 
 /// First word of this program when it is to become another one that dies with it: PID PROGRAM WORD….
@@ -185,8 +186,16 @@ impl Site {
 
     /// Checks what a killed server left, as `tenfold verify` does.
     pub(crate) fn verify(&self) {
+        self.dump();
+    }
+
+    /// The same; what it left, as `tenfold verify --dump` prints it.
+    pub(crate) fn dump(&self) -> Verified {
         assert!(self.server.is_none(), "the server still runs");
-        tenfold::store::verify(&self.file("data")).unwrap();
+        let (report, state) = tenfold::store::verify_state(&self.file("data")).unwrap();
+        let end = format!("digest sha256={}", report.digest);
+        let lines: Vec<String> = state.lines().chain([end]).collect();
+        Verified::parse(&lines.join("\n")).unwrap()
     }
 }
 
