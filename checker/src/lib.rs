@@ -176,10 +176,7 @@ impl Checker {
                 }
             }
             Record::Settled { campaign, finished } => {
-                let directory = told.session.or(world.session_of(line.who));
-                let directory = directory.and_then(|session| world.sessions.get(&session));
-                let directory = directory.map_or(world.directory, |book| book.directory);
-                let index = world.campaign_in(directory, campaign);
+                let index = world.campaign_told(line.who, campaign);
                 ends::settled(world, index, Some(*finished), findings);
             }
             Record::OriginAnswer { connection, answer: history::Origin::Settled } => {

@@ -45,7 +45,6 @@ const RIGHT: &str = "
 0 boot #a
 0 ready
 8 forgotten #a
-8 left
 0 usage before 100 10
 0 time 0
 0 create c 1 3 counted 200 - - -
@@ -161,6 +160,8 @@ const RIGHT: &str = "
 3 settled n true
 3 closing
 3 closed true
+8 settled n true
+8 left
 0 usage after 105 11
 0 look
 0 status c finished 3 1

@@ -261,6 +261,8 @@ impl Book {
 #[allow(clippy::struct_excessive_bools, reason = "four facts that are independent of each other")]
 pub(crate) struct Client {
     pub(crate) sessions: Vec<Session>,
+    /// The data directory that it met last, as far as it wrote it down.
+    pub(crate) met: Option<usize>,
     pub(crate) until_done: bool,
     pub(crate) closed: bool,
     pub(crate) frozen: bool,
@@ -383,6 +385,12 @@ impl World {
         self.names.get(&(directory, name.to_owned())).copied()
     }
 
+    /// A campaign that a client was told of: of the directory that it met last, or of the present one.
+    pub(crate) fn campaign_told(&self, who: Who, name: &str) -> Option<usize> {
+        let met = self.clients.get(&who).and_then(|client| client.met).unwrap_or(self.directory);
+        self.campaign_in(met, name).or_else(|| self.campaign(name))
+    }
+
     /// The session that a client's record speaks of.
     pub(crate) fn session_of(&self, who: Who) -> Option<Session> {
         self.clients.get(&who)?.sessions.last().copied()
@@ -446,6 +454,9 @@ impl World {
             Record::Resumed { .. } | Record::Forgotten { .. } => {
                 // Before the first grant a session is nothing that lasts, and its client has none here.
                 told.session = self.session_of(*who);
+                if matches!(record, Record::Forgotten { .. }) {
+                    self.clients.entry(*who).or_default().met = Some(self.directory);
+                }
             }
             Record::Grant { lease, campaign, task, first, runs } => {
                 self.granted(line, *lease, campaign, (*task, *first, *runs), &mut told);
@@ -662,7 +673,9 @@ impl World {
         if self.sessions.insert(session, book).is_some() {
             told.unsound.push(format!("session {session} begins twice"));
         }
-        self.clients.entry(who).or_default().sessions.push(session);
+        let client = self.clients.entry(who).or_default();
+        client.sessions.push(session);
+        client.met = Some(directory);
     }
 
     fn granted(&mut self, line: &Line, id: u64, name: &str, (task, first, runs): (u32, u32, u32), told: &mut Told) {
