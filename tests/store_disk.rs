@@ -230,6 +230,39 @@ fn a_process_killed_while_it_opened_leaves_nothing_that_keeps_the_next_one_out()
     }
 }
 
+fn a_process_killed_at_its_first_snapshot_leaves_nothing_that_keeps_the_next_one_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::open(directory.path());
+    server.create(Tasks::Range { first: 0, count: 5 }, 1);
+    drop(server);
+    let database = directory.path().join("db");
+    let copy = tempfile::tempdir().unwrap();
+    let snapshot = |path: &Path| {
+        let mut files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        files.find(|name| name.starts_with("snap."))
+    };
+    assert_eq!(snapshot(&database), None, "a new database has no snapshot");
+    // The second opening writes the first one; what it has written so far is all that a kill leaves.
+    let files = ["db", "conf"];
+    for file in files {
+        std::fs::copy(database.join(file), copy.path().join(file)).unwrap();
+    }
+    drop(Server::open(directory.path()));
+    let name = snapshot(&database).expect("the database writes a snapshot when it is opened again");
+    let whole = std::fs::read(database.join(&name)).unwrap();
+    for length in [0, 1, 12, 13, whole.len() - 1, whole.len()] {
+        std::fs::remove_file(database.join(snapshot(&database).unwrap())).unwrap();
+        for file in files {
+            std::fs::copy(copy.path().join(file), database.join(file)).unwrap();
+        }
+        std::fs::remove_file(directory.path().join("acked")).unwrap();
+        std::fs::write(database.join(format!("{name}.generating")), &whole[..length]).unwrap();
+        store::verify(directory.path()).unwrap();
+        let server = Server::open(directory.path());
+        assert_eq!(server.opened.coordinator.summary().tasks, 5, "{length} bytes");
+    }
+}
+
 /// Tells the child of a test what its directory is.
 const CHILD: &str = "TENFOLD_TEST_STORE";
 
@@ -256,7 +289,7 @@ fn main() {
         child(Path::new(&path));
         return;
     }
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         ("what_a_server_knew_the_next_one_knows", what_a_server_knew_the_next_one_knows),
         (
             "many_reports_share_one_sync_and_every_commit_makes_one",
@@ -266,6 +299,10 @@ fn main() {
         (
             "a_process_killed_while_it_opened_leaves_nothing_that_keeps_the_next_one_out",
             a_process_killed_while_it_opened_leaves_nothing_that_keeps_the_next_one_out,
+        ),
+        (
+            "a_process_killed_at_its_first_snapshot_leaves_nothing_that_keeps_the_next_one_out",
+            a_process_killed_at_its_first_snapshot_leaves_nothing_that_keeps_the_next_one_out,
         ),
     ];
     let trial = |(name, test): (&'static str, fn())| {

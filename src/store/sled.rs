@@ -8,7 +8,8 @@
 //! Further rules, each of which has cost data where it was not kept: one writer; one batch and one flush a commit; no value above
 //! 4 KiB, and an alarm when the database spills into `blobs/`, which it never syncs; nothing is acknowledged and nothing is
 //! tried again after an error or a failed sync, not even by closing; a panic while opening is damage, not a crash; a snapshot
-//! that a killed process had only begun to write is removed before opening, since sled would take it for the newest.
+//! that a killed process had only begun to write is removed before opening, since sled would take it for the newest; and the names that
+//! opening leaves are synced, since sled renames and removes files without.
 //!
 //! **Invariants.** A commit that returns `Ok` was synced after its last byte was written. A failed sync, also one in the
 //! background, fails every later commit of the process. Deliberately absent: temporary databases, compression, other trees.
@@ -85,6 +86,7 @@ impl SledStore {
         sync::check().map_err(SledError::NoSync)?;
         remove_unfinished_snapshots(path)?;
         let database = open_database(path)?;
+        File::open(path)?.sync_all()?;
         // The database has made it if it was not there.
         let blobs = Dir::new(File::open(path.join(BLOBS))?).map_err(io::Error::from)?;
         let mut store = Self { database, blobs, failed: false };
@@ -181,7 +183,11 @@ fn read_error(error: ::sled::Error) -> ReadError {
 
 /// Removes snapshots that a killed process had not finished. They are written by every opening, so a server that is killed
 /// while it starts leaves one now and then. The database means to overlook them, but looks for another ending, reads half
-/// a snapshot, and is "corrupted" for ever. Without a finished one nothing is touched: then the database knows better.
+/// a snapshot, and is "corrupted" for ever.
+///
+/// Without a finished one, a complete one stays: it was synced, then the one before it was removed, and a power cut undid only its
+/// renaming. An incomplete one is then the first that the database ever wrote: it reads its whole log instead, as
+/// it was doing when it was killed.
 fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
@@ -199,7 +205,27 @@ fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
             finished |= name.starts_with(SNAPSHOT);
         }
     }
-    if finished { unfinished.iter().try_for_each(std::fs::remove_file) } else { Ok(()) }
+    for snapshot in unfinished {
+        if finished || !is_complete_snapshot(&std::fs::read(&snapshot)?) {
+            std::fs::remove_file(&snapshot)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a snapshot has its end: the length of what is before, in 8 bytes, and its CRC-32, in 4.
+fn is_complete_snapshot(bytes: &[u8]) -> bool {
+    let Some((before, checksum)) = bytes.split_last_chunk() else { return false };
+    let Some((content, length)) = before.split_last_chunk() else { return false };
+    !content.is_empty()
+        && u64::from_le_bytes(*length) == content.len() as u64
+        && u32::from_le_bytes(*checksum) == crc32(content)
+}
+
+/// The checksum of the database's own files (IEEE 802.3), bit by bit: snapshots are few and small.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 fn open_database(path: &Path) -> Result<::sled::Db, SledError> {
@@ -314,5 +340,19 @@ mod sync {
 
     pub(super) fn check_rose(_before: u64) -> Result<(), CommitFailure> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_complete_with_its_last_byte() {
+        // The check value of this CRC, as its definition gives it.
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        let whole = [b"123456789".as_slice(), &9_u64.to_le_bytes(), &0xcbf4_3926_u32.to_le_bytes()].concat();
+        assert!(is_complete_snapshot(&whole));
+        assert!((0..whole.len()).all(|length| !is_complete_snapshot(&whole[..length])));
     }
 }
