@@ -42,6 +42,7 @@ events! {
     SplitFrames: "writes that arrived in pieces",
     Resumed: "sessions resumed",
     Resent: "requests sent again",
+    SaidTwice: "answered requests sent again",
     Regranted: "leases granted again at a reconnect",
     Requests: "requests counted",
     Refused: "requests refused",

@@ -61,16 +61,28 @@ pub(super) struct Keeper {
     breaks: u64,
     /// In percent of its looks at the time: gives an order.
     orders: u64,
+    /// The length of leases of campaigns that do not name one.
+    lease_ms: u64,
     fates: VecDeque<(SessionId, u64)>,
     wake_at: u64,
 }
 
 impl Keeper {
-    pub(super) fn new(stage: &mut Stage, actor: usize, breaks: u64, orders: u64) -> Self {
+    pub(super) fn new(stage: &mut Stage, actor: usize, breaks: u64, orders: u64, lease_ms: u64) -> Self {
         stage.at(stage.now + 1, Event::Wake { actor });
         let wake_at = stage.now + 1;
         let asker = Asker::new(actor);
-        Self { actor, asker, campaigns: Vec::new(), order: None, breaks, orders, fates: VecDeque::new(), wake_at }
+        Self {
+            actor,
+            asker,
+            campaigns: Vec::new(),
+            order: None,
+            breaks,
+            orders,
+            lease_ms,
+            fates: VecDeque::new(),
+            wake_at,
+        }
     }
 
     /// Campaigns that are to be created, one after the other.
@@ -92,6 +104,11 @@ impl Keeper {
     pub(super) fn standing(&self) -> Vec<String> {
         let stands = |campaign: &&Campaign| matches!(campaign.standing, Kept::Running | Kept::Paused | Kept::Cancelled);
         self.campaigns.iter().filter(stands).map(|campaign| campaign.spec.name.clone()).collect()
+    }
+
+    /// Whether the campaign of the origin's dialect is about to be created, at least.
+    pub(super) fn has_begun(&self, name: &str) -> bool {
+        self.campaigns.iter().any(|campaign| campaign.noted && campaign.spec.name == name)
     }
 
     /// Whether, in the calm, nothing is left to be put in order.
@@ -210,7 +227,7 @@ impl Keeper {
                         tasks: spec.count(),
                         quota: spec.runs,
                         kind: words::kind(spec.seed.is_some()),
-                        lease_ms: spec.lease_ms,
+                        lease_ms: spec.lease_ms.or(Some(self.lease_ms)),
                         timeout_ms: spec.timeout_ms,
                         errors_max: spec.errors_max,
                         losses_max: spec.losses_max,
@@ -337,6 +354,8 @@ impl Observer {
     pub(super) fn break_off(&mut self, stage: &mut Stage) {
         self.asker.give_up();
         if std::mem::take(&mut self.looking) {
+            // Somebody else looks from now on: what a look did not come to is not held against it.
+            self.who += 1_000;
             stage.saw(Seen::LooksBroken);
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct OriginClient {
     waiting: usize,
     work_ms: u64,
     pub(super) over: bool,
+    /// Its campaign is about to be created, at least.
+    pub(super) begins: bool,
     wake_at: u64,
 }
 
@@ -43,6 +45,7 @@ impl OriginClient {
             waiting: 0,
             work_ms,
             over: false,
+            begins: false,
             wake_at: next_at,
         }
     }
@@ -53,6 +56,9 @@ impl OriginClient {
         }
         if stage.now < self.next_at {
             return self.plan(stage, self.next_at);
+        }
+        if !self.begins {
+            return self.plan(stage, stage.now + 200);
         }
         let link = match self.link {
             Some(link) => link,

@@ -93,6 +93,9 @@ pub(super) struct Process {
     bounds: Bounds,
     ends: BTreeMap<LinkId, End>,
     last_connection: u64,
+    /// How long the process has run, stalls left out, by the end of its last turn, and when that was.
+    ran_ms: u64,
+    last_turn: u64,
     /// When the pipeline has its next turn.
     turn_at: u64,
     /// The process does not run until then.
@@ -177,7 +180,7 @@ impl Process {
             fatal: Fatal::new(|_| ()),
             fault: None,
         };
-        let machine = Watched::new(opened.coordinator, Rc::clone(&backstage));
+        let machine = Watched::new(opened.coordinator, options.session_idle_ms, Rc::clone(&backstage));
         let disk = Disk::new(opened.ledger, store.clone(), Rc::clone(&backstage));
         let clock = ProcessClock { elapsed: Rc::clone(&elapsed), steps: Steps::default() };
         let booted = Pipeline::boot(machine, disk, clock, links);
@@ -205,6 +208,8 @@ impl Process {
             bounds,
             ends: BTreeMap::new(),
             last_connection: 0,
+            ran_ms: 0,
+            last_turn: stage.now,
             turn_at: u64::MAX,
             stalled_until: 0,
             commit_ms: 0,
@@ -246,9 +251,13 @@ impl Process {
             return Ok(());
         }
         self.elapsed.set(stage.now - self.started);
+        self.ran_ms += (stage.now - self.last_turn).min(limits::CLOCK_STEP_MS_MAX);
+        self.last_turn = stage.now;
+        self.backstage.borrow_mut().ran_ms = self.ran_ms;
         let first = self.pipeline.take_left_over();
         let result = self.pipeline.turn(first);
         note_all(stage, &self.backstage);
+        stage.wrong = stage.wrong.take().or_else(|| self.backstage.borrow_mut().wrong.take());
         result?;
         let commit_ms = if self.commit_ms == 0 { 0 } else { stage.random.within(0..=self.commit_ms) };
         stage.after(commit_ms, Event::Flush);
@@ -415,10 +424,13 @@ impl Process {
 
     fn say(&mut self, link: LinkId, command: Command) {
         let Some(end) = self.ends.get(&link) else { return };
-        if let Command::Hello { hello, .. } = &command
-            && let Some(desk) = self.backstage.borrow_mut().desks.get_mut(&end.connection)
-        {
-            desk.introduced.push_back(hello.session);
+        if let Command::Hello { hello, .. } = &command {
+            let mut backstage = self.backstage.borrow_mut();
+            let others = backstage.desks.values().filter(|desk| desk.introduced.contains(&hello.session)).count();
+            backstage.coverage.add(Seen::TwoConnections, others.min(1) as u64);
+            if let Some(desk) = backstage.desks.get_mut(&end.connection) {
+                desk.introduced.push_back(hello.session);
+            }
         }
         if let Some(registration) = &end.registration {
             // The pipeline lives as long as the process.

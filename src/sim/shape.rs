@@ -102,7 +102,7 @@ impl Shape {
         if tiny {
             options.lease_ms = 100;
             options.session_idle_ms = random.one_of(&[0, 1, 1_500]).unwrap_or(0);
-            options.creation_idle_ms = random.one_of(&[0, 300, 5_000]).unwrap_or(0);
+            options.creation_idle_ms = random.one_of(&[300, 2_000, 5_000]).unwrap_or(300);
             options.leases_max = random.one_of(&[2, 5, 20]).unwrap_or(2);
             options.leases_per_session_max = random.one_of(&[1, 2, 4]).unwrap_or(1);
             options.expired_per_session_max = random.one_of(&[0, 1, 2]).unwrap_or(0);
@@ -185,7 +185,8 @@ impl Shape {
         if self.kind == Kind::Long
             && let Some(spec) = specs.first_mut()
         {
-            spec.runs = 40;
+            spec.runs = 60;
+            spec.seed = Some(1);
         }
         specs
     }
@@ -200,13 +201,16 @@ impl Shape {
         {
             campaigns.push(name);
         }
+        // Reports so many at once, every other one refused, that the server cannot keep all refusals.
+        let flood = random.percent(if calm { 30 } else { 4 });
         Habits {
-            leases: random.one_of(&[1, 2, 5, 20]).unwrap_or(1),
-            runs: random.one_of(&[1, 3, 64]).unwrap_or(1),
-            hands: random.within(1..=4) as usize,
-            work_ms: random.one_of(&[5, 100, 1_000, 6_000]).unwrap_or(100),
-            fails: often(random, 20),
-            exceeds: often(random, 10),
+            leases: if flood { 200 } else { random.one_of(&[1, 2, 5, 20]).unwrap_or(1) },
+            runs: if flood { 1 } else { random.one_of(&[1, 3, 64]).unwrap_or(1) },
+            hands: if flood { 200 } else { random.within(1..=4) as usize },
+            work_ms: if flood { 3_000 } else { random.one_of(&[5, 100, 1_000, 6_000]).unwrap_or(100) },
+            even: flood,
+            fails: if flood { 0 } else { often(random, 20) },
+            exceeds: if flood { 50 } else { often(random, 10) },
             halves: often(random, 20),
             releases: often(random, 15),
             drops: often(random, 10),

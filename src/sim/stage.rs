@@ -99,6 +99,8 @@ pub(super) struct Stage {
     pub(super) weather: Weather,
     /// Whether faults have stopped.
     pub(super) calm: bool,
+    /// Something that no rule is about, and that must not be.
+    pub(super) wrong: Option<String>,
     schedule: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
     links: BTreeMap<LinkId, Link>,
@@ -114,6 +116,7 @@ impl Stage {
             coverage: Coverage::default(),
             weather,
             calm: false,
+            wrong: None,
             schedule: BTreeMap::new(),
             scheduled: 0,
             links: BTreeMap::new(),

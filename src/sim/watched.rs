@@ -19,9 +19,10 @@ use super::coverage::{Coverage, Seen};
 use super::words;
 use crate::coordinator::Coordinator;
 use crate::coordinator::command::{CloseReason, Command, Output, Step, TextChange};
-use crate::coordinator::rows::{Change, LeaseRow, LeaseState, Row, RowKey};
+use crate::coordinator::rows::{Change, Lease, LeaseRow, LeaseState, Phase, Row, RowKey};
 use crate::server::outbox::{Outputs, Overflow};
 use crate::server::pipeline::{Journal, Machine};
+use crate::store::kv::Reader as _;
 use crate::store::memory::{Fault, MemoryStore, Records};
 use crate::store::{CommitError, Ledger};
 use crate::types::{ConnectionId, LeaseId, LossReason, SessionId, Tick};
@@ -83,6 +84,12 @@ pub(super) struct Backstage {
     pub(super) stored: bool,
     /// What was stored before a batch was torn.
     pub(super) before: Option<Records>,
+    /// How long the process has run, stalls left out.
+    pub(super) ran_ms: u64,
+    /// The process has ended: writers take nothing more from the outboxes.
+    pub(super) over: bool,
+    /// Something ended before its time.
+    pub(super) wrong: Option<String>,
     /// A disk that failed is in the history.
     pub(super) failure_noted: bool,
     pub(super) coverage: Coverage,
@@ -94,7 +101,8 @@ pub(super) type Shared = Rc<RefCell<Backstage>>;
 impl Backstage {
     /// Takes what lies in an outbox, as its writer does.
     pub(super) fn take_outputs(&mut self, connection: ConnectionId) {
-        let Some(desk) = self.desks.get_mut(&connection).filter(|desk| desk.takes) else { return };
+        let over = self.over;
+        let Some(desk) = self.desks.get_mut(&connection).filter(|desk| desk.takes && !over) else { return };
         while let Some(output) = desk.outputs.next_waiting() {
             let session = desk.introduced.front().copied();
             match &output {
@@ -145,12 +153,18 @@ impl Backstage {
 pub(super) struct Watched {
     pub(super) coordinator: Coordinator,
     backstage: Shared,
+    session_idle_ms: u64,
     leases: BTreeMap<u32, LeaseRow>,
     sessions: BTreeMap<u32, (SessionId, bool)>,
+    /// Sessions by their connections.
+    connections: BTreeMap<ConnectionId, SessionId>,
+    /// How long the process had run when a session was heard last, and when a lease was granted.
+    heard: BTreeMap<SessionId, u64>,
+    granted: BTreeMap<LeaseId, u64>,
 }
 
 impl Watched {
-    pub(super) fn new(coordinator: Coordinator, backstage: Shared) -> Self {
+    pub(super) fn new(coordinator: Coordinator, session_idle_ms: u64, backstage: Shared) -> Self {
         let (mut leases, mut sessions) = (BTreeMap::new(), BTreeMap::new());
         for row in coordinator.durable_view().into_values() {
             match row {
@@ -164,21 +178,73 @@ impl Watched {
                 | Row::Returned(..) => {}
             }
         }
-        Self { coordinator, backstage, leases, sessions }
+        let (connections, heard) = (BTreeMap::new(), BTreeMap::new());
+        // A start gives every lease its full length.
+        let id = |(slot, row): (&u32, &LeaseRow)| (LeaseId { slot: *slot, generation: row.generation }, 0);
+        let granted = leases.iter().map(id).collect();
+        Self { coordinator, backstage, session_idle_ms, leases, sessions, connections, heard, granted }
+    }
+
+    /// Notes signs of life: of the connection that a session has, not of those that it had before.
+    fn listen(&mut self, command: &Command, step: &Step) {
+        let connection = match command {
+            Command::Hello { connection, hello } => {
+                let welcomed = |(to, output): &(ConnectionId, Output)| {
+                    to == connection && matches!(output, Output::Welcome { .. })
+                };
+                if step.outputs.iter().any(welcomed) {
+                    self.connections.retain(|_, session| *session != hello.session);
+                    self.connections.insert(*connection, hello.session);
+                }
+                connection
+            }
+            Command::Want { connection, .. }
+            | Command::Requests { connection, .. }
+            | Command::Heartbeat { connection, .. }
+            | Command::Goodbye { connection }
+            | Command::Disconnected { connection } => connection,
+            Command::Boot | Command::Advance | Command::Drain | Command::Origin { .. } | Command::Control { .. } => {
+                return;
+            }
+        };
+        if let Some(session) = self.connections.get(connection) {
+            self.heard.insert(*session, self.backstage.borrow().ran_ms);
+        }
+    }
+
+    /// What may not be: a lease that ended although its holder gave signs of life and had time left, by a clock of our own.
+    fn too_early(&self, id: LeaseId, lease: &Lease, holder: SessionId) -> Option<String> {
+        let Some(Row::Campaign(_, campaign)) = self.coordinator.row(RowKey::Campaign(lease.campaign)) else {
+            return None;
+        };
+        let now = self.backstage.borrow().ran_ms;
+        let granted = self.granted.get(&id).copied().unwrap_or_default();
+        let heard = self.heard.get(&holder).copied().unwrap_or_default().max(granted);
+        let silent = now >= heard + campaign.spec.lease_ms.unwrap_or_default();
+        let hung = campaign.spec.timeout_ms.is_some_and(|ms| now >= granted + ms * u64::from(lease.runs));
+        (!silent && !hung && campaign.phase != Phase::Removing).then(|| {
+            format!("lease {id} expired after {now} ms, granted after {granted}, its holder heard after {heard}: {campaign:?}")
+        })
     }
 
     /// Notes what ended in a step, `by_itself` if nobody asked for it.
     fn follow(&mut self, step: &Step, by_itself: bool) {
-        let Self { leases, sessions, backstage, .. } = self;
-        let mut backstage = backstage.borrow_mut();
         for change in &step.changes {
             let Change::Put(Row::Lease(slot, row)) = change else { continue };
-            let before = leases.insert(*slot, *row);
+            let ran_ms = self.backstage.borrow().ran_ms;
+            self.granted.entry(LeaseId { slot: *slot, generation: row.generation }).or_insert(ran_ms);
+            let before = self.leases.insert(*slot, *row);
             let Some((generation, lease)) = before.and_then(|row| Some((row.generation, row.lease?))) else { continue };
-            let Some((_, origin)) = sessions.get(&lease.session) else { continue };
-            let id = LeaseId { slot: *slot, generation }.to_u64();
-            let after = row.lease.filter(|_| row.generation == generation);
+            let Some((holder, origin)) = self.sessions.get(&lease.session) else { continue };
+            let id = LeaseId { slot: *slot, generation };
+            let expired = row.lease.is_none_or(|lease| lease.state == LeaseState::Expired);
             let was_live = lease.state == LeaseState::Live;
+            let early =
+                if by_itself && was_live && expired && !*origin { self.too_early(id, &lease, *holder) } else { None };
+            let mut backstage = self.backstage.borrow_mut();
+            backstage.wrong = backstage.wrong.take().or(early);
+            let id = id.to_u64();
+            let after = row.lease.filter(|_| row.generation == generation);
             if *origin || !by_itself {
                 continue;
             }
@@ -190,6 +256,8 @@ impl Watched {
                 backstage.pending.push(Record::Dropped { lease: id });
             }
         }
+        let Self { sessions, backstage, heard, leases, .. } = self;
+        let mut backstage = backstage.borrow_mut();
         for change in &step.changes {
             match change {
                 Change::Put(Row::Session(slot, row)) => {
@@ -199,6 +267,14 @@ impl Watched {
                     if let Some((session, false)) = sessions.remove(slot)
                         && by_itself
                     {
+                        let (now, heard) = (backstage.ran_ms, heard.get(&session).copied().unwrap_or_default());
+                        let held = leases.values().filter_map(|row| row.lease);
+                        let holds =
+                            held.filter(|lease| lease.session == *slot && lease.state == LeaseState::Live).count();
+                        if now < heard + self.session_idle_ms || holds > 0 {
+                            backstage.wrong =
+                                Some(format!("session {session} was forgotten, heard {heard} of {now} ms"));
+                        }
                         backstage.coverage.add(Seen::SessionsForgotten, 1);
                         backstage.pending.push(Record::DroppedSession { session: words::session(session) });
                     }
@@ -237,7 +313,8 @@ impl Machine for Watched {
             | Command::Disconnected { .. }
             | Command::Origin { .. } => false,
         };
-        let step = self.coordinator.apply(now, command);
+        let step = self.coordinator.apply(now, command.clone());
+        self.listen(&command, &step);
         self.follow(&step, by_itself);
         step
     }
@@ -250,6 +327,9 @@ impl Machine for Watched {
         self.coordinator.summary().leases
     }
 }
+
+/// The key of the meta record.
+const META: [u8; 1] = [2];
 
 /// The ledger, and what befalls it.
 pub(super) struct Disk {
@@ -312,10 +392,13 @@ impl Journal<Watched> for Disk {
         if failure == Ended::Torn {
             self.backstage.borrow_mut().before = Some(self.store.killed());
         }
+        // Meta is the last record of a batch: when it has changed, all of the batch is there.
+        let meta = self.store.get(&META).ok();
         let result = self.write(changes, texts, &machine.coordinator).map_err(|_| failure);
         if result.is_err() {
             let mut backstage = self.backstage.borrow_mut();
-            backstage.stored = matches!(fault, Some(Fault::Unknown { stored: true }));
+            backstage.over = true;
+            backstage.stored = self.store.get(&META).ok() != meta;
             if matches!(failure, Ended::DiskFailed | Ended::Torn) {
                 backstage.failure_noted = true;
                 backstage.notes.push(Record::DiskFailed);

@@ -43,6 +43,8 @@ pub(super) struct Habits {
     pub(super) hands: usize,
     /// Longest work on a lease, in milliseconds.
     pub(super) work_ms: u64,
+    /// All its work takes that long.
+    pub(super) even: bool,
     /// In percent: reports with failures, more units than lent, only a part, nothing but a release, forgets the lease.
     pub(super) fails: u64,
     pub(super) exceeds: u64,
@@ -117,6 +119,8 @@ pub(super) struct Worker {
     connection: Option<Connection>,
     retry_at: u64,
     begun: bool,
+    /// Its session was forgotten, and the next one has not begun.
+    between: bool,
     want: Want,
     want_changed: bool,
     marks: u32,
@@ -125,6 +129,8 @@ pub(super) struct Worker {
     stood: Vec<String>,
     /// What the world says stands now.
     pub(super) standing: Vec<String>,
+    /// The widest window that it told on any connection.
+    widest: u32,
     known: BTreeMap<LeaseId, Known>,
     /// What it works on: lease and when it is through.
     work: BTreeMap<LeaseId, u64>,
@@ -135,6 +141,8 @@ pub(super) struct Worker {
     pub(super) frozen_until: u64,
     wake_at: u64,
     sent_through: u64,
+    /// Requests that were sent in this session, for a client that says things twice.
+    said: Vec<Request>,
     /// Requests that will never be answered to it: of sessions that it gave up.
     pub(super) orphans: Vec<(SessionId, u64)>,
 }
@@ -156,12 +164,14 @@ impl Worker {
             connection: None,
             retry_at: begins_at,
             begun: false,
+            between: false,
             want,
             want_changed: true,
             marks: 0,
             idle: None,
             stood: Vec::new(),
             standing: Vec::new(),
+            widest: 0,
             known: BTreeMap::new(),
             work: BTreeMap::new(),
             late: BTreeSet::new(),
@@ -169,6 +179,7 @@ impl Worker {
             frozen_until: 0,
             wake_at: u64::MAX,
             sent_through: 0,
+            said: Vec::new(),
             orphans: Vec::new(),
         };
         worker.plan(stage);
@@ -385,7 +396,18 @@ impl Worker {
                 return;
             }
             End::Closed { said_goodbye } => {
-                stage.note(self.who, Record::Closed { goodbye: said_goodbye });
+                if said_goodbye {
+                    // What crossed the goodbye on its way will never be answered.
+                    for number in self.inflight.unanswered_numbers() {
+                        stage.note(self.who, Record::Ack { number, heard: words::heard(Verdict::Unknown) });
+                    }
+                    stage.note(self.who, Record::Closed { goodbye: true });
+                } else if self.inflight.unanswered() > 0 {
+                    // Who closes before all is answered has left.
+                    stage.note(self.who, Record::Left);
+                } else {
+                    stage.note(self.who, Record::Closed { goodbye: false });
+                }
                 self.vanish(stage);
                 return;
             }
@@ -438,8 +460,19 @@ impl Worker {
                     stage.coverage.add(Seen::Resent, self.sent_through.min(last) + 1 - first);
                 }
                 self.sent_through = self.sent_through.max(last);
+                self.said.truncate(first as usize - 1);
+                self.said.extend_from_slice(&requests);
+                // Nobody must, but anybody may send again what was answered, and confirm late.
+                let (mut first, mut requests) = (first, requests);
+                let mut confirmed = self.inflight.confirmed();
+                if !stage.calm && stage.random.percent(20) {
+                    let earlier = stage.random.within(0..=5).min(first - 1);
+                    stage.coverage.add(Seen::SaidTwice, earlier);
+                    first -= earlier;
+                    requests = self.said[first as usize - 1..].to_vec();
+                    confirmed = confirmed.saturating_sub(stage.random.within(0..=5));
+                }
                 let requests = requests.into_iter().map(Into::into).collect();
-                let confirmed = self.inflight.confirmed();
                 self.send(stage, &ClientMessage::Requests { first, confirmed, requests });
             }
             self.send_want(stage);
@@ -473,6 +506,7 @@ impl Worker {
         }
         self.stood.clone_from(&self.standing);
         let Want { leases, runs, campaigns } = self.want.clone();
+        self.widest = self.widest.max(leases);
         self.send(stage, &ClientMessage::Want { leases, runs, campaigns });
     }
 
@@ -618,13 +652,22 @@ impl Worker {
         if granted.fresh > 0 {
             self.idle = None;
         }
+        if self.inflight.healthy() > self.widest {
+            let (held, most) = (self.inflight.healthy(), self.widest);
+            stage.wrong = Some(format!("client {} holds {held} leases and never asked for more than {most}", self.who));
+        }
         for (grant, campaign, known) in news {
             if self.known.contains_key(&grant.lease) {
                 continue;
             }
+            self.between = false;
             if !std::mem::replace(&mut self.begun, true) {
                 let instance = Some(words::instance(self.inflight.instance()));
                 stage.note(self.who, Record::Begin { session: words::session(self.inflight.session()), instance });
+                if self.closing.is_some() {
+                    // It may have said goodbye before it heard of this.
+                    stage.note(self.who, Record::Closing);
+                }
             }
             let (lease, task, first) = (grant.lease.to_u64(), grant.task.0, grant.first_run);
             stage.note(self.who, Record::Grant { lease, campaign, task, first, runs: grant.runs });
@@ -686,11 +729,13 @@ impl Worker {
         let forgotten = self.inflight.forget(SessionId(stage.random.id()));
         stage.saw(Seen::SessionsUnknown);
         if self.begun {
+            self.between = true;
             stage.note(self.who, Record::Forgotten { instance: Some(words::instance(instance)) });
         }
         self.orphans.extend(forgotten.waiters.iter().map(|number| (session, *number)));
         self.resolve(stage, forgotten.waiters.into_iter().map(|number| (number, Verdict::Unknown)).collect());
         (self.begun, self.sent_through) = (false, 0);
+        self.said.clear();
         self.known.clear();
         self.work.clear();
         self.late.clear();
@@ -740,7 +785,8 @@ impl Worker {
         }
         while self.closing.is_none() && self.work.len() < self.habits.hands {
             let Some(lease) = self.inflight.take() else { break };
-            let time = stage.random.within(0..=self.habits.work_ms);
+            let time =
+                if self.habits.even { self.habits.work_ms } else { stage.random.within(0..=self.habits.work_ms) };
             self.work.insert(lease, stage.now + time);
         }
         let settled = match self.idle {
@@ -754,8 +800,11 @@ impl Worker {
             && self.inflight.unanswered() == 0
         {
             let wanted = if self.want.campaigns.is_empty() { self.stood.clone() } else { self.want.campaigns.clone() };
-            for campaign in wanted {
-                stage.note(self.who, Record::Settled { campaign, finished: settled.finished() });
+            // Of all that there are and that are not all finished it is not known which are.
+            if !self.between && (settled.finished() || !self.want.campaigns.is_empty()) {
+                for campaign in wanted {
+                    stage.note(self.who, Record::Settled { campaign, finished: settled.finished() });
+                }
             }
             stage.saw(Seen::UntilDone);
             self.close(stage, 5_000);

@@ -27,6 +27,10 @@ use crate::types::{InstanceId, SessionId, Tick};
 /// After faults have stopped, all is done within so many milliseconds.
 const CALM_MS_MAX: u64 = 900_000;
 
+/// When nothing is broken, an answer takes at most so many milliseconds, and the runs of the dead are lent again so long after
+/// their leases' length: a client gives up a dead connection after 30 s, tries another, and may have to do so twice.
+const BOUND_MS: u64 = 90_000;
+
 /// What a simulation came to.
 pub(super) struct Outcome {
     pub(super) kind: Kind,
@@ -49,6 +53,9 @@ enum Actor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Mischief,
+    /// Faults have stopped; the keeper puts its campaigns in order.
+    Order,
+    /// Everybody works well.
     Calm,
     /// All is done; so many looks were whole when it was.
     LastLook {
@@ -101,12 +108,16 @@ impl World {
     fn begin(&mut self) {
         let Self { stage, shape, actors, .. } = self;
         let expired_max = shape.options.expired_per_session_max as u64;
-        for (setting, value) in
-            [(Setting::RequestsComplete, 1), (Setting::Expiries, 1), (Setting::ExpiredMax, expired_max)]
-        {
+        for (setting, value) in [
+            (Setting::RequestsComplete, 1),
+            (Setting::Expiries, 1),
+            (Setting::ExpiredMax, expired_max),
+            (Setting::RelendMs, BOUND_MS),
+            (Setting::AnswerMs, BOUND_MS),
+        ] {
             stage.note(TEST, Record::Set { setting, value });
         }
-        let mut keeper = Keeper::new(stage, 0, shape.breaks, shape.orders);
+        let mut keeper = Keeper::new(stage, 0, shape.breaks, shape.orders, shape.options.lease_ms);
         let specs = shape.campaigns(&mut stage.random, 0);
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
         keeper.plan_campaigns(stage, specs);
@@ -140,7 +151,8 @@ impl World {
     /// Runs to the end; what went wrong.
     fn go(&mut self) -> Option<String> {
         while let Some(event) = self.stage.next_event() {
-            if let Some(wrong) = self.happen(event) {
+            let wrong = self.happen(event);
+            if let Some(wrong) = wrong.or_else(|| self.stage.wrong.take()) {
                 return Some(wrong);
             }
             match self.proceed() {
@@ -165,6 +177,10 @@ impl World {
             Event::Upkeep => {
                 if let Some(process) = self.process.as_mut().filter(|process| process.stalled_until <= self.stage.now) {
                     process.upkeep(&mut self.stage);
+                }
+                if self.phase != Phase::Mischief {
+                    let milliseconds = self.stage.now;
+                    self.stage.note(TEST, Record::Time { milliseconds });
                 }
                 self.stage.after(500, Event::Upkeep);
             }
@@ -386,14 +402,17 @@ impl World {
         }
     }
 
-    /// A worker that wants all campaigns must know which those are, to say of which it was told that they are settled.
+    /// Clients of the origin begin when there is something to work on; a worker that wants all campaigns must know which those are, to say of which it was told that they are settled.
     fn tell_standing(&mut self, actor: usize) {
-        let standing = match &self.actors[0] {
-            Actor::Keeper(keeper) if matches!(self.actors[actor], Actor::Worker(_)) => keeper.standing(),
-            Actor::Keeper(_) | Actor::Observer(_) | Actor::Worker(_) | Actor::Origin(_) => return,
-        };
-        if let Actor::Worker(worker) = &mut self.actors[actor] {
-            worker.standing = standing;
+        if actor == 0 {
+            return;
+        }
+        let (keepers, others) = self.actors.split_at_mut(1);
+        let (Actor::Keeper(keeper), actor) = (&keepers[0], &mut others[actor - 1]) else { return };
+        match actor {
+            Actor::Worker(worker) => worker.standing = keeper.standing(),
+            Actor::Origin(client) => client.begins |= keeper.has_begun(ORIGIN_CAMPAIGN),
+            Actor::Keeper(_) | Actor::Observer(_) => {}
         }
     }
 
@@ -558,7 +577,7 @@ impl World {
     // ---- the end
 
     fn calm(&mut self) {
-        self.phase = Phase::Calm;
+        self.phase = Phase::Order;
         let Self { stage, backstage, process, .. } = self;
         stage.calm = true;
         stage.weather.delay_ms = stage.weather.delay_ms.min(5);
@@ -566,7 +585,14 @@ impl World {
         if let Some(process) = process {
             process.commit_ms = 0;
         }
+    }
+
+    /// All is in order: from here on everybody works well, on everything.
+    fn all_work_well(&mut self) {
+        self.phase = Phase::Calm;
         self.new_worker();
+        let milliseconds = self.stage.now;
+        self.stage.note(TEST, Record::Time { milliseconds });
         self.stage.note(TEST, Record::Calm);
         for index in 0..self.actors.len() {
             self.tell_standing(index);
@@ -586,8 +612,10 @@ impl World {
         }
         match self.phase {
             Phase::Mischief => {}
-            Phase::Calm => {
-                if self.keeper().has_nothing() {
+            Phase::Order => {
+                if self.keeper().is_done() && self.process.is_some() {
+                    self.all_work_well();
+                } else if self.keeper().has_nothing() {
                     self.generation += 1;
                     let Self { stage, shape, generation, .. } = self;
                     let mut specs = shape.campaigns(&mut stage.random, *generation);
@@ -595,6 +623,8 @@ impl World {
                     let Actor::Keeper(keeper) = &mut self.actors[0] else { return None };
                     keeper.plan_campaigns(&mut self.stage, specs);
                 }
+            }
+            Phase::Calm => {
                 let ended = self.workers().all(|worker| worker.state == State::Ended);
                 if ended && self.keeper().is_done() {
                     let Self { stage, actors, .. } = self;
