@@ -2,8 +2,8 @@
 //!
 //! sled 0.34.7 calls `sync_file_range` on Linux, which does not make anything durable. So this file defines that C symbol, and what
 //! sled calls is `fdatasync`; the database's own ordering of writes then holds as well. Since nothing would be noticed if the
-//! linker chose another symbol, every start proves it by a direct call, and every commit by a count that must have risen. Elsewhere
-//! (macOS) sled syncs whole files by itself.
+//! linker chose another symbol, every start proves it by a direct call, and every commit by a count that must have risen. It defines
+//! `fsync`, too, since sled also syncs in the background and overlooks failures there. Elsewhere (macOS) sled syncs whole files by itself.
 //!
 //! Further rules, each of which has cost data where it was not kept: one writer; one batch and one flush a commit; no value above
 //! 4 KiB, and an alarm when the database spills into `blobs/`, which it never syncs; nothing is acknowledged and nothing is
@@ -260,7 +260,9 @@ mod sync {
 
     use std::ffi::{c_int, c_uint};
     use std::fs::File;
+    use std::io;
     use std::os::fd::AsRawFd;
+    use std::sync::RwLock;
     use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
     use super::CommitFailure;
@@ -268,23 +270,58 @@ mod sync {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     /// The first failure's error number; 0 while there was none.
     static FAILED: AtomicI32 = AtomicI32::new(0);
+    /// The system tells a file's failure once, to whoever syncs it next. So that nobody is told that all is well before the failure
+    /// that another thread has just been told is noted, that thread syncs alone.
+    static ORDER: RwLock<()> = RwLock::new(());
 
     /// Takes the place of the C library's function of this name: what sled takes for a sync is one.
     ///
     /// `libc::fdatasync` and no other: it leaves the error in `errno`, where sled looks for it.
     #[unsafe(no_mangle)]
     extern "C" fn sync_file_range(file: c_int, _offset: i64, _bytes: i64, _flags: c_uint) -> c_int {
+        let order = ORDER.read();
         // SAFETY: `fdatasync` takes any number; one that is no open file is an error, not undefined behaviour.
         let result = unsafe { libc::fdatasync(file) };
+        let errno = note(result);
+        drop(order);
         if result == 0 {
             COUNT.fetch_add(1, Ordering::SeqCst);
-        } else {
-            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        }
+        leave(errno);
+        result
+    }
+
+    /// Takes the place of the C library's function of this name, by which everything else is synced: sled does so twice a
+    /// second, and goes on after a failure, of which the next sync of a commit would not be told any more.
+    #[unsafe(no_mangle)]
+    extern "C" fn fsync(file: c_int) -> c_int {
+        let order = ORDER.write();
+        // SAFETY: as above; the system call takes one number, and the function of the C library is nothing else.
+        let result = unsafe { libc::syscall(libc::SYS_fsync, file) } as c_int;
+        let errno = note(result);
+        drop(order);
+        leave(errno);
+        result
+    }
+
+    /// Remembers a failure; 0 if it is none. Whoever was interrupted has not synced, and is going to try again.
+    fn note(result: c_int) -> i32 {
+        if result == 0 {
+            return 0;
+        }
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        if errno != libc::EINTR {
             let _ = FAILED.compare_exchange(0, errno, Ordering::SeqCst, Ordering::SeqCst);
-            // SAFETY: the address of this thread's own `errno` is always valid. Nothing above may have changed it for sled.
+        }
+        errno
+    }
+
+    /// Leaves the error where callers look for it; what came after the failure may have changed it.
+    fn leave(errno: i32) {
+        if errno != 0 {
+            // SAFETY: the address of this thread's own `errno` is always valid.
             unsafe { *libc::__errno_location() = errno };
         }
-        result
     }
 
     pub(super) fn count() -> u64 {
