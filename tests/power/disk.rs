@@ -199,6 +199,16 @@ impl Disk {
         }
     }
 
+    /// The last name of a file or directory.
+    pub(crate) fn name(&self, inode: Inode) -> Option<String> {
+        let directories = self.nodes.values().filter_map(|node| match node {
+            Node::Directory(directory) => Some(directory),
+            Node::File(_) => None,
+        });
+        let mut names = directories.flat_map(|directory| &directory.current);
+        names.find(|(_, found)| **found == inode).map(|(name, _)| name.clone())
+    }
+
     /// What is in a file; `None` if it is none.
     pub(crate) fn content(&self, inode: Inode) -> Option<&[u8]> {
         match self.nodes.get(&inode)? {

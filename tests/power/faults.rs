@@ -66,7 +66,8 @@ impl Trial<'_> {
         };
         let findings = self.trial(when, fault, &mut random).err().into_iter().collect::<Vec<_>>();
         if !findings.is_empty() {
-            eprintln!("power: {when:?} {fault:?}, seed {}, trial {number}: {findings:#?}", self.seed);
+            eprintln!("power: {when:?} {fault:?}, seed {}: {findings:#?}", self.seed);
+            eprintln!("  again: TENFOLD_SEED={} cargo power faults {number}", self.seed);
         }
         table.count(name, Mode::Keep, &findings);
     }
@@ -133,12 +134,14 @@ impl Trial<'_> {
         let failed_at = self.mount.failed_at();
         self.mount.break_down(None);
         let hung = |what: String| Err(Finding { kind: Kind::Hung, what });
-        let Some(status) = ended else { return hung(format!("the server does not end: {}", site.last_words())) };
+        let Some(status) = ended else {
+            return hung(format!("the server does not end by {failed_at:?}: {}", site.last_words()));
+        };
         let words = site.last_words();
         if status.code().is_none_or(|code| code == 0) || words.is_empty() {
             return hung(format!("the server ended with {status}, saying {words:?}"));
         }
-        let Some(failed_at) = failed_at else { return hung("the server ended, but not by the fault".to_owned()) };
+        let Some((failed_at, _)) = failed_at else { return hung("the server ended, but not by the fault".to_owned()) };
         // The notes of what was answered to the very end; the disk as it was at the first failure.
         let log = self.mount.log();
         let mut disk = crate::disk::Disk::new();

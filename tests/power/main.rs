@@ -4,6 +4,7 @@
 //!   cargo power                             a few minutes: sweep, live cuts, faults
 //!   TENFOLD_CUTS=5000 cargo power           more cuts
 //!   TENFOLD_SEED=7 cargo power sweep        the same dice again, one part
+//!   TENFOLD_SEED=7 cargo power faults 3     one trial of a part that has trials
 //!   cargo power image DIRECTORY/data        what recovery says to a kept image
 //! ```
 //!

@@ -74,8 +74,8 @@ struct State {
     parked: Vec<Box<dyn FnOnce() + Send>>,
     fault: Option<Fault>,
     counted: Counted,
-    /// Where in the log the fault was first felt.
-    failed_at: Option<usize>,
+    /// Where in the log the fault was first felt, and by what.
+    failed_at: Option<(usize, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,9 +222,9 @@ impl Mount {
         state.failed_at = None;
     }
 
-    /// Where in the log the fault was first felt.
-    pub(crate) fn failed_at(&self) -> Option<usize> {
-        self.shared.lock().failed_at
+    /// Where in the log the fault was first felt, and by what.
+    pub(crate) fn failed_at(&self) -> Option<(usize, String)> {
+        self.shared.lock().failed_at.clone()
     }
 }
 
@@ -276,7 +276,7 @@ impl State {
     }
 
     /// What the fault makes of the next write of so many bytes.
-    fn fate_of_write(&mut self, bytes: usize) -> Fate {
+    fn fate_of_write(&mut self, inode: Inode, bytes: usize) -> Fate {
         self.counted.writes += 1;
         let Counted { writes, syncs } = self.counted;
         let fate = match self.fault {
@@ -289,11 +289,11 @@ impl State {
             }
             Some(_) | None => Fate::Done,
         };
-        self.felt(&fate);
+        self.felt("write", inode, &fate);
         fate
     }
 
-    fn fate_of_sync(&mut self) -> Fate {
+    fn fate_of_sync(&mut self, inode: Inode) -> Fate {
         self.counted.syncs += 1;
         let Counted { writes, syncs } = self.counted;
         let fate = match self.fault {
@@ -302,13 +302,15 @@ impl State {
             Some(Fault::LostSync { nth }) if syncs == nth => Fate::SyncFails,
             Some(_) | None => Fate::Done,
         };
-        self.felt(&fate);
+        self.felt("sync", inode, &fate);
         fate
     }
 
-    fn felt(&mut self, fate: &Fate) {
+    fn felt(&mut self, what: &str, inode: Inode, fate: &Fate) {
         if !matches!(fate, Fate::Done) && self.failed_at.is_none() {
-            self.failed_at = Some(self.log.len());
+            let Counted { writes, syncs } = self.counted;
+            let name = self.disk.name(inode).unwrap_or_default();
+            self.failed_at = Some((self.log.len(), format!("{what} {name}, after {writes} writes and {syncs} syncs")));
         }
     }
 
@@ -411,7 +413,7 @@ impl Filesystem for Server {
     ) {
         let act = |state: &mut State, reply: ReplyAttr| {
             if let Some(length) = size {
-                if let Fate::Fails(error) = state.fate_of_write(0) {
+                if let Fate::Fails(error) = state.fate_of_write(inode.0, 0) {
                     return reply.error(error);
                 }
                 state.record(Operation::Resize { file: inode.0, length });
@@ -544,7 +546,7 @@ impl Filesystem for Server {
             reply,
             |reply| reply.error(Errno::EIO),
             |state, reply| {
-                let written = match state.fate_of_write(data.len()) {
+                let written = match state.fate_of_write(inode.0, data.len()) {
                     Fate::Done => data.len(),
                     Fate::Short(bytes) => bytes,
                     Fate::Fails(error) => return reply.error(error),
@@ -560,7 +562,7 @@ impl Filesystem for Server {
         self.change(
             reply,
             |reply| reply.error(Errno::EIO),
-            |state, reply| match state.fate_of_sync() {
+            |state, reply| match state.fate_of_sync(inode.0) {
                 Fate::Done | Fate::Short(_) => {
                     state.record(Operation::Sync { inode: inode.0 });
                     reply.ok();

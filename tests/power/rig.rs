@@ -1,6 +1,7 @@
 //! Which parts run, with which seed, and whether the machine can run them at all.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,14 +13,14 @@ use crate::view;
 use crate::{faults, live};
 
 /// Cuts of a sweep, unless `TENFOLD_CUTS` says otherwise.
-const CUTS: u64 = 1200;
+const CUTS: u64 = 3000;
 
 /// Of them, cuts of recoveries: one in so many.
 const TWICE: usize = 4;
 
 /// Cuts of a sweep for each trial of a running server, and for each fault.
 const CUTS_A_TRIAL: u64 = 300;
-const CUTS_A_FAULT: u64 = 40;
+const CUTS_A_FAULT: u64 = 100;
 
 /// Where images of failures are kept.
 const KEPT: &str = "tenfold-power-failures";
@@ -42,7 +43,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("image") => image(Path::new(&words[1])),
-        part => run(part),
+        part => run(part, words.get(1).map(|word| word.parse().unwrap())),
     }
 }
 
@@ -61,7 +62,7 @@ fn image(directory: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(part: Option<&str>) -> ExitCode {
+fn run(part: Option<&str>, only: Option<u64>) -> ExitCode {
     if let Err(why) = fs::File::options().read(true).write(true).open("/dev/fuse") {
         eprintln!("power: /dev/fuse cannot be opened ({why}); this needs a kernel with FUSE, and the right to mount");
         return ExitCode::FAILURE;
@@ -86,10 +87,10 @@ fn run(part: Option<&str>) -> ExitCode {
         good &= rig.sweep(cuts as usize);
     }
     if all || part == Some("live") {
-        good &= rig.live(cuts.div_ceil(CUTS_A_TRIAL));
+        good &= rig.live(only.map_or(0..cuts.div_ceil(CUTS_A_TRIAL), |only| only..only + 1));
     }
     if all || part == Some("faults") {
-        good &= rig.faults(cuts.div_ceil(CUTS_A_FAULT));
+        good &= rig.faults(only.map_or(0..cuts.div_ceil(CUTS_A_FAULT), |only| only..only + 1));
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -125,9 +126,9 @@ impl Rig {
         seen > 0 && table.failures() == 0
     }
 
-    fn live(&self, trials: u64) -> bool {
+    fn live(&self, trials: Range<u64>) -> bool {
         let mut table = Table::default();
-        for number in 0..trials {
+        for number in trials {
             let seed = self.seed.wrapping_add(number);
             let (mount, scratch, kept) = (&self.mount, self.directory.path(), self.kept.as_path());
             table.add(live::Trial { mount, scratch, kept, seed }.run());
@@ -136,10 +137,12 @@ impl Rig {
         table.failures() == 0
     }
 
-    fn faults(&self, trials: u64) -> bool {
+    fn faults(&self, trials: Range<u64>) -> bool {
         let mut table = Table::default();
         let trial = faults::Trial { mount: &self.mount, scratch: self.directory.path(), seed: self.seed };
-        (0..trials).for_each(|number| trial.run(number, &mut table));
+        for number in trials {
+            trial.run(number, &mut table);
+        }
         eprintln!("{table}");
         table.failures() == 0
     }
