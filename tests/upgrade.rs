@@ -22,6 +22,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use cli_support::{Server, stderr, stdout, tenfold};
@@ -164,7 +165,7 @@ fn a_newer_directory_is_refused_readably_and_stays_as_it_is() {
     let before = snapshot(&data);
     let path = data.to_str().unwrap();
     for arguments in [&["serve", "--listen", "127.0.0.1:0", "--data-dir", path][..], &["verify", "--data-dir", path]] {
-        let output = tenfold(arguments).output().unwrap();
+        let output = ended(arguments);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(
@@ -174,6 +175,19 @@ fn a_newer_directory_is_refused_readably_and_stays_as_it_is() {
         assert!(text.contains("hint: nothing was touched; use the newer tenfold"), "{text}");
         assert_eq!(snapshot(&data), before);
     }
+}
+
+/// Runs the program, which must end by itself: a server that accepts what it should refuse does not.
+fn ended(arguments: &[&str]) -> Output {
+    let mut process = tenfold(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..3_000 {
+        if process.try_wait().unwrap().is_some() {
+            return process.wait_with_output().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.kill().unwrap();
+    panic!("{arguments:?} does not end: {}", stderr(&process.wait_with_output().unwrap()));
 }
 
 // ---- the wire
