@@ -272,34 +272,6 @@ async fn a_panic_in_the_pipeline_ends_the_process() {
 }
 
 #[tokio::test]
-async fn without_file_descriptors_it_waits_and_goes_on() {
-    let directory = tempdir().unwrap();
-    let plain = serve(&directory);
-    let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 50; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
-    limited.env("TENFOLD_LOG", "debug").env_remove("TENFOLD_FAULT").stdin(Stdio::null());
-    let mut process = Process::start(limited);
-    let mut peers = Vec::new();
-    for _ in 0..60 {
-        peers.push(raw(process.address).await);
-    }
-    let mut line = String::new();
-    let mut complaints = 0;
-    while !line.contains("still cannot accept connections") {
-        line.clear();
-        assert_ne!(process.stderr.read_line(&mut line).unwrap(), 0);
-        complaints += usize::from(line.contains("ERROR") && line.contains("cannot accept connections"));
-        assert!(complaints <= 1, "it is an error once");
-    }
-    drop(peers);
-    let mut control = process.control().await;
-    control.create(spec("c", 1, 1)).await;
-    process.signal(Signal::TERM);
-    drop(control);
-    assert!(process.end().0.success());
-}
-
-#[tokio::test]
 async fn a_creation_that_was_not_answered_is_the_same_creation_again() {
     let directory = tempdir().unwrap();
     let mut command = serve(&directory);
