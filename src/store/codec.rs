@@ -91,7 +91,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-fn checksum(key: &[u8], header: &[u8], payload: &[u8]) -> u32 {
+pub(super) fn checksum(key: &[u8], header: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(key), header), payload)
 }
 

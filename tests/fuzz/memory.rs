@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 /// A single request above this is the work of a length that was believed.
-const REQUEST_BYTES_MAX: usize = 1 << 40;
+const REQUEST_BYTES_MAX: usize = 1 << 30;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

@@ -33,8 +33,8 @@ fn key(bytes: &[u8]) {
 fn envelope(bytes: &[u8]) {
     let Some((length, rest)) = bytes.split_first() else { return };
     let (key, value) = rest.split_at(usize::from(*length).min(rest.len()));
-    // Two copies of the value, and error texts that show the key.
-    capped("an envelope", 3 * bytes.len() + 8 * 1_024, || probe::envelope(key, value));
+    // Three copies of the value, and error texts that show the key.
+    capped("an envelope", 4 * bytes.len() + 8 * 1_024, || probe::envelope(key, value));
 }
 
 fn payload(bytes: &[u8]) {
