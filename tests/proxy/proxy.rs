@@ -1,12 +1,14 @@
 //! Stands between clients and the server, and does to each connection what its dice say, until it is told to be calm.
 //!
 //! ```text
-//!              ┌─ clean, delayed, dripped byte by byte
-//!              ├─ stalled at a byte                    nothing moves for longer than a lease lasts
-//!   connection ┼─ cut at a byte                        both sides are closed at once
-//!              ├─ half-closed after a byte             one direction ends, the other goes on for a while
-//!              └─ held at a byte                       the client's side is gone; the server's lives, silent, and is then
-//!                                                      given the rest: old bytes, after the client came back and sent them again
+//!   pace        as it comes · delayed · byte by byte
+//!
+//!              ┌─ nothing
+//!              ├─ stalled at a byte      nothing moves for longer than a lease lasts
+//!   end       ─┼─ cut at a byte          both sides are closed at once
+//!              ├─ half-closed at a byte  one direction ends, the other goes on for a while
+//!              └─ held at a byte         the client's side is gone; the server's lives, silent, and is then given the rest:
+//!                                        old bytes, after the client came back and sent them again
 //! ```
 //!
 //! **Invariants.** Bytes of a connection are never changed, reordered or doubled: TCP does not do that either. A server that is
@@ -92,7 +94,7 @@ impl Proxy {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
                 count(&tally.connections);
-                let fate = if is_calm.load(Ordering::Relaxed) { Fate::Clean } else { Fate::choose(&mut random) };
+                let fate = if is_calm.load(Ordering::Relaxed) { Fate::Whole } else { Fate::choose(&mut random) };
                 let random = Random::new(random.number());
                 let connection = Connection { fate, random, tally: Arc::clone(&tally), calm: Arc::clone(&is_calm) };
                 tokio::spawn(connection.run(client, server.clone()));
@@ -115,9 +117,7 @@ impl Proxy {
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
-    Clean,
-    Delayed,
-    Dripped,
+    Whole,
     /// After so many bytes in either direction, for a while.
     Stalled(u64),
     /// After so many bytes in either direction.
@@ -133,16 +133,32 @@ enum Fate {
 impl Fate {
     fn choose(random: &mut Random) -> Self {
         // Some at once, in the prefaces and the hello; some when there is a lot to lose.
-        let bytes = if random.percent(30) { random.within(0..=90) } else { random.within(90..=400) };
+        let bytes = if random.percent(40) { random.within(0..=90) } else { random.within(90..=400) };
         match random.within(0..=99) {
-            0..10 => Self::Clean,
-            10..25 => Self::Delayed,
-            25..35 => Self::Dripped,
-            35..45 => Self::Stalled(bytes),
-            45..60 => Self::Cut(bytes),
-            60..68 => Self::HalfClosedByClient(bytes),
-            68..76 => Self::HalfClosedByServer(bytes),
+            0..8 => Self::Whole,
+            8..18 => Self::Stalled(bytes),
+            18..40 => Self::Cut(bytes),
+            40..52 => Self::HalfClosedByClient(bytes),
+            52..64 => Self::HalfClosedByServer(bytes),
             _ => Self::Held(bytes),
+        }
+    }
+}
+
+/// How bytes go through until then.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    AsTheyCome,
+    Delayed,
+    Dripped,
+}
+
+impl Pace {
+    fn choose(random: &mut Random) -> Self {
+        match random.within(0..=99) {
+            0..60 => Self::AsTheyCome,
+            60..80 => Self::Delayed,
+            _ => Self::Dripped,
         }
     }
 }
@@ -168,9 +184,9 @@ impl Connection {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let (up_fate, down_fate) = match self.fate {
-            Fate::HalfClosedByClient(_) | Fate::Held(_) => (self.fate, Fate::Clean),
-            Fate::HalfClosedByServer(_) => (Fate::Clean, self.fate),
-            Fate::Clean | Fate::Delayed | Fate::Dripped | Fate::Stalled(_) | Fate::Cut(_) => (self.fate, self.fate),
+            Fate::HalfClosedByClient(_) | Fate::Held(_) => (self.fate, Fate::Whole),
+            Fate::HalfClosedByServer(_) => (Fate::Whole, self.fate),
+            Fate::Whole | Fate::Stalled(_) | Fate::Cut(_) => (self.fate, self.fate),
         };
         let ends = Ends::default();
         let (mut up, mut down) = (self.direction(up_fate), self.direction(down_fate));
@@ -208,8 +224,9 @@ impl Connection {
     }
 
     fn direction(&mut self, fate: Fate) -> Direction {
-        let random = Random::new(self.random.number());
-        Direction { fate, random, tally: Arc::clone(&self.tally), calm: Arc::clone(&self.calm) }
+        let mut random = Random::new(self.random.number());
+        let pace = Pace::choose(&mut random);
+        Direction { fate, pace, random, tally: Arc::clone(&self.tally), calm: Arc::clone(&self.calm) }
     }
 
     /// The client is gone and has come back, perhaps; now the server gets what was sent before.
@@ -233,6 +250,7 @@ enum Carried {
 
 struct Direction {
     fate: Fate,
+    pace: Pace,
     random: Random,
     tally: Arc<Tally>,
     calm: Arc<AtomicBool>,
@@ -286,15 +304,6 @@ impl Direction {
                     let _ = timeout(patience, keep(&mut from, &mut rest)).await;
                     return Carried::Held { rest, to_server: to };
                 }
-                Fate::Dripped if !self.calm.load(Ordering::Relaxed) => {
-                    for byte in bytes {
-                        if to.write_all(&[*byte]).await.is_err() {
-                            return Carried::Ended;
-                        }
-                        count(&self.tally.dripped);
-                        tokio::task::yield_now().await;
-                    }
-                }
                 Fate::Stalled(limit) if reached(limit) && carried <= limit => {
                     if to.write_all(&bytes[..room(limit)]).await.is_err() {
                         return Carried::Ended;
@@ -305,24 +314,39 @@ impl Direction {
                         return Carried::Ended;
                     }
                 }
-                Fate::Delayed
-                | Fate::Clean
-                | Fate::Dripped
+                Fate::Whole
                 | Fate::Stalled(_)
                 | Fate::Cut(_)
                 | Fate::Held(_)
                 | Fate::HalfClosedByClient(_)
                 | Fate::HalfClosedByServer(_) => {
-                    if matches!(self.fate, Fate::Delayed) && !self.calm.load(Ordering::Relaxed) {
-                        sleep(Duration::from_millis(self.random.within(1..=120))).await;
-                        count(&self.tally.delayed);
-                    }
-                    if to.write_all(bytes).await.is_err() {
+                    if self.forward(bytes, &mut to).await.is_err() {
                         return Carried::Ended;
                     }
                 }
             }
             carried += length as u64;
+        }
+    }
+
+    /// At its pace.
+    async fn forward(&mut self, bytes: &[u8], to: &mut OwnedWriteHalf) -> std::io::Result<()> {
+        let calm = self.calm.load(Ordering::Relaxed);
+        match self.pace {
+            Pace::Delayed if !calm => {
+                sleep(Duration::from_millis(self.random.within(1..=120))).await;
+                count(&self.tally.delayed);
+                to.write_all(bytes).await
+            }
+            Pace::Dripped if !calm => {
+                for byte in bytes {
+                    to.write_all(&[*byte]).await?;
+                    count(&self.tally.dripped);
+                    tokio::task::yield_now().await;
+                }
+                Ok(())
+            }
+            Pace::AsTheyCome | Pace::Delayed | Pace::Dripped => to.write_all(bytes).await,
         }
     }
 }

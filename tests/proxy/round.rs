@@ -67,17 +67,17 @@ async fn round(seed: u64, tally: Arc<Tally>) -> Result<(), String> {
     let place =
         |campaign: &str| Place { server: proxy.address(), history: path.clone(), campaign: campaign.to_owned() };
     let mut busy = JoinSet::new();
-    for who in 1..=4 {
+    for who in 1..=6 {
         let campaign = if who % 2 == 0 { "counted" } else { "numbered" };
         busy.spawn(clients::native(who, place(campaign), instance, Random::new(random.number())));
     }
-    for who in 5..=6 {
+    for who in 7..=8 {
         busy.spawn(clients::origin(who, place("origin"), Random::new(random.number())));
     }
     let executed = site.file("executed");
     let mut worker = clients::command_line(&place("shell"), &executed, &site.file("log"));
     for _ in 0..KILLS {
-        answers(random.within(15..=50), &mut busy).await;
+        answers(random.within(30..=80), &mut busy).await;
         write(Record::KilledServer);
         site.kill();
         sleep(Duration::from_millis(random.within(0..=200))).await;
@@ -85,7 +85,7 @@ async fn round(seed: u64, tally: Arc<Tally>) -> Result<(), String> {
         write(Record::Boot { instance });
         write(Record::Ready);
     }
-    answers(random.within(15..=50), &mut busy).await;
+    answers(random.within(30..=80), &mut busy).await;
     proxy.calm();
     write(Record::Calm);
     let all = async {
@@ -134,7 +134,7 @@ const RUNS: u32 = 10;
 fn specs() -> [CampaignSpec; 4] {
     ["counted", "numbered", "origin", "shell"].map(|name| CampaignSpec {
         name: name.to_owned(),
-        tasks: Tasks::Range { first: 0, count: if name == "shell" { 5 } else { 12 } },
+        tasks: Tasks::Range { first: 0, count: if name == "shell" { 5 } else { 20 } },
         runs: RUNS,
         seed: (name == "numbered").then_some(7),
         order: Order::Even,
