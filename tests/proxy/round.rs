@@ -10,7 +10,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use tenfold::types::{CampaignSpec, CreationId, Order, Tasks};
 use tenfold_checker::file::{Tail, Writer};
-use tenfold_checker::history::{Change, Instance, Kind, Record, Standing, TEST};
+use tenfold_checker::history::{Change, Instance, Kind, Moment, Record, Row, Standing, TEST};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -80,6 +80,7 @@ async fn round(seed: u64, tally: Arc<Tally>) -> Result<(), String> {
         answers(random.within(30..=80), &mut busy).await;
         write(Record::KilledServer);
         site.kill();
+        dump(&site, &writer, Moment::Recovered);
         sleep(Duration::from_millis(random.within(0..=200))).await;
         site.start().await;
         write(Record::Boot { instance });
@@ -98,9 +99,10 @@ async fn round(seed: u64, tally: Arc<Tally>) -> Result<(), String> {
     assert!(status.success(), "`tenfold work` ended with {status}");
     look(&site, &writer).await;
     shell(&site, &fs::read_to_string(executed).unwrap()).await;
-    write(Record::End);
+    write(Record::KilledServer);
     site.kill();
-    site.verify();
+    dump(&site, &writer, Moment::Rest);
+    write(Record::End);
     let report = tenfold_checker::check(&Tail::open(&path).unwrap().all().unwrap());
     eprintln!("{}", report.figures);
     if report.violations.is_empty() && report.ended { Ok(()) } else { Err(report.to_string()) }
@@ -168,6 +170,25 @@ async fn create(site: &Site, spec: &CampaignSpec, writer: &Writer) {
     if checked {
         writer.write(&Record::Done { campaign: spec.name.clone(), change: Change::Create }).unwrap();
     }
+}
+
+/// Writes down what a killed server left, but for the command line's campaign, of which the history knows nothing.
+fn dump(site: &Site, writer: &Writer, moment: Moment) {
+    writer.write(&Record::Dump { moment }).unwrap();
+    let dump = site.dump();
+    let shell = dump.rows.iter().find(|row| matches!(row, Row::Campaign { name, .. } if name == "shell"));
+    let campaign = |row: &Row| match row {
+        Row::Campaign { id: campaign, .. }
+        | Row::Task { campaign, .. }
+        | Row::Returned { campaign, .. }
+        | Row::Lease { campaign, .. } => Some(*campaign),
+        Row::Session { .. } => None,
+    };
+    let shell = shell.and_then(campaign);
+    let rows = dump.rows.into_iter().filter(|row| campaign(row).is_none() || campaign(row) != shell);
+    let rows = rows.map(|row| Record::Row { row });
+    let records: Vec<Record> = rows.chain([Record::Dumped { digest: dump.digest }]).collect();
+    writer.write_all(&records).unwrap();
 }
 
 /// What an observer sees when all is over.
