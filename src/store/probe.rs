@@ -117,7 +117,7 @@ pub fn acked(bytes: &[u8]) {
 /// Opens a database whose records say what `bytes` say, with checksums as they should be, and lets its coordinator go
 /// on: all leases expire, all sessions are forgotten, all sweeps end.
 ///
-/// The bytes are pieces: what it is (see [`Piece`]), two bytes of length, and so many bytes. The books of what is
+/// The bytes are pieces: what it is (see `Piece`), two bytes of length, and so many bytes. The books of what is
 /// there (meta and the map) are kept for them, so that they are worth looking at; a raw record can contradict them.
 pub fn directory(bytes: &[u8]) {
     let Some(records) = records(bytes) else { return };
