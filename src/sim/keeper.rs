@@ -184,8 +184,7 @@ impl Keeper {
                 Kept::Begun(_) => return Some((index, Order::Seal)),
                 Kept::Planned => return Some((index, Order::Create)),
                 Kept::Paused if stage.calm => return Some((index, Order::Change(Change::Resume))),
-                Kept::Abandoned if stage.calm => return Some((index, Order::Change(Change::Remove))),
-                Kept::Going if stage.calm => return Some((index, Order::Change(Change::Remove))),
+                Kept::Abandoned | Kept::Going if stage.calm => return Some((index, Order::Change(Change::Remove))),
                 Kept::Abandoned | Kept::Running | Kept::Paused | Kept::Cancelled | Kept::Going | Kept::Gone => {}
             }
         }
@@ -198,9 +197,8 @@ impl Keeper {
             Kept::Running if dice < 40 => Change::Pause,
             Kept::Running if dice < 48 => Change::Cancel,
             Kept::Running if dice < 80 => Change::Requeue,
-            Kept::Running if dice < 90 => Change::Remove,
             Kept::Paused if dice < 80 => Change::Resume,
-            Kept::Paused if dice < 90 => Change::Remove,
+            Kept::Running | Kept::Paused if dice < 90 => Change::Remove,
             Kept::Cancelled if dice < 30 => Change::Remove,
             Kept::Abandoned if dice < 20 => Change::Remove,
             Kept::Going => Change::Remove,

@@ -21,6 +21,14 @@
 //! Deliberately absent: sockets, tokio's runtime and sled, which other tests run for real. Reading order: `shape` (what a
 //! seed is), `world` (what happens), `stage`, `process`, `watched`, `worker`, `origin`, `keeper`, `coverage`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::struct_excessive_bools,
+    clippy::wildcard_enum_match_arm,
+    reason = "these files are tests"
+)]
+
 mod asker;
 mod coverage;
 mod dump;
@@ -131,15 +139,13 @@ struct Sum {
 impl Sum {
     /// Runs a seed; a panic is its failure, and the next seeds run all the same.
     fn add(&mut self, seed: u64) {
-        match std::panic::catch_unwind(|| world::run(seed)) {
-            Ok(outcome) => self.add_outcome(seed, &outcome),
-            Err(_) => {
-                self.seeds += 1;
-                self.wrong.push(format!("seed {seed}: it panicked"));
-                let text = format!("seed {seed} panicked, see above\n\nsee it again: TENFOLD_SEED={seed} cargo sim");
-                self.first.get_or_insert(text);
-            }
+        if let Ok(outcome) = std::panic::catch_unwind(|| world::run(seed)) {
+            return self.add_outcome(seed, &outcome);
         }
+        self.seeds += 1;
+        self.wrong.push(format!("seed {seed}: it panicked"));
+        let text = format!("seed {seed} panicked, see above\n\nsee it again: TENFOLD_SEED={seed} cargo sim");
+        self.first.get_or_insert(text);
     }
 
     fn add_outcome(&mut self, seed: u64, outcome: &Outcome) {

@@ -4,6 +4,7 @@ use super::process::Bounds;
 use super::random::Random;
 use super::stage::Weather;
 use super::worker::Habits;
+use super::world::BOUND_MS;
 use crate::coordinator::Options;
 use crate::limits;
 use crate::protocol::messages::{WireOrder, WireSpec, WireTasks};
@@ -73,7 +74,12 @@ pub(super) struct Shape {
     pub(super) breaks: u64,
     pub(super) orders: u64,
     pub(super) campaigns: usize,
+    /// How long the end waits after faults have stopped, so that what must happen within a time is judged.
+    pub(super) patience_ms: u64,
 }
+
+/// The length of the longest lease.
+const LEASE_MS_MAX: u64 = 20_000;
 
 /// The campaign that clients of the origin's dialect work on.
 pub(super) const ORIGIN_CAMPAIGN: &str = "origin";
@@ -93,7 +99,7 @@ impl Shape {
         };
         let tiny = kind == Kind::Tiny;
         let mut options = Options {
-            lease_ms: random.one_of(&[1_000, 3_000, 20_000]).unwrap_or(1_000),
+            lease_ms: random.one_of(&[1_000, 3_000, LEASE_MS_MAX]).unwrap_or(1_000),
             origin_campaign: Some(ORIGIN_CAMPAIGN.to_owned()),
             session_idle_ms: random.one_of(&[4_000, 60_000, limits::SESSION_IDLE_MS]).unwrap_or(60_000),
             creation_idle_ms: 20_000,
@@ -139,6 +145,7 @@ impl Shape {
             breaks: if matches!(kind, Kind::Orders | Kind::Everything | Kind::Tiny) { 20 } else { 3 },
             orders: if matches!(kind, Kind::Orders | Kind::Everything | Kind::Tiny) { 60 } else { 5 },
             campaigns: if matches!(kind, Kind::Orders | Kind::Everything) { 6 } else { random.within(1..=3) as usize },
+            patience_ms: if random.percent(10) { LEASE_MS_MAX + BOUND_MS } else { 0 },
         }
     }
 

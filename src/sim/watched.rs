@@ -144,7 +144,9 @@ impl Backstage {
 
     fn take_all_outputs(&mut self) {
         let connections: Vec<ConnectionId> = self.desks.keys().copied().collect();
-        connections.into_iter().for_each(|connection| self.take_outputs(connection));
+        for connection in connections {
+            self.take_outputs(connection);
+        }
     }
 }
 

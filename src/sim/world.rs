@@ -29,7 +29,7 @@ const CALM_MS_MAX: u64 = 900_000;
 
 /// When nothing is broken, an answer takes at most so many milliseconds, and the runs of the dead are lent again so long after
 /// their leases' length: a client gives up a dead connection after 30 s, tries another, and may have to do so twice.
-const BOUND_MS: u64 = 90_000;
+pub(super) const BOUND_MS: u64 = 90_000;
 
 /// What a simulation came to.
 pub(super) struct Outcome {
@@ -77,6 +77,8 @@ struct World {
     generation: u32,
     actors: Vec<Actor>,
     phase: Phase,
+    /// Before this there is no end.
+    patient_until: u64,
     turns_at_once: (u64, u32),
 }
 
@@ -96,6 +98,7 @@ pub(super) fn run(seed: u64) -> Outcome {
         generation: 0,
         actors: Vec::new(),
         phase: Phase::Mischief,
+        patient_until: 0,
         turns_at_once: (0, 0),
     };
     world.begin();
@@ -594,6 +597,7 @@ impl World {
         let milliseconds = self.stage.now;
         self.stage.note(TEST, Record::Time { milliseconds });
         self.stage.note(TEST, Record::Calm);
+        self.patient_until = milliseconds + self.shape.patience_ms;
         for index in 0..self.actors.len() {
             self.tell_standing(index);
             if let Actor::Worker(worker) = &mut self.actors[index] {
@@ -639,7 +643,7 @@ impl World {
                 }
             }
             Phase::LastLook { looks } => {
-                if self.looks() >= looks {
+                if self.looks() >= looks && self.stage.now >= self.patient_until {
                     let fates: Vec<(SessionId, u64)> =
                         self.workers().flat_map(|worker| worker.orphans.clone()).collect();
                     let Actor::Keeper(keeper) = &mut self.actors[0] else { return None };
@@ -674,6 +678,8 @@ impl World {
             return Err("what is stored at the end is not what the server has".to_owned());
         }
         dump(&mut self.stage, Moment::Rest, stored);
+        let milliseconds = self.stage.now;
+        self.stage.note(TEST, Record::Time { milliseconds });
         self.stage.note(TEST, Record::End);
         Ok(())
     }
