@@ -65,7 +65,8 @@ pub const COMMIT_MS_MAX: u64 = 60_000;
 pub const SESSIONS_MAX: usize = 100_000;
 /// Bytes of a session's name (`HOST:PID`).
 pub const SESSION_NAME_BYTES_MAX: usize = 128;
-/// Leases at a time, over all sessions.
+/// Leases at a time, over all sessions, those included that expired and are remembered: the one that expired longest ago makes
+/// room for a new one.
 pub const LEASES_MAX: usize = 4_000_000;
 /// Live leases of a session.
 pub const LEASES_PER_SESSION_MAX: u32 = 1_024;

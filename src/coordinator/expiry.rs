@@ -78,20 +78,24 @@ impl Coordinator {
 
     /// Keeps an ended lease for late reports; forgets the oldest beyond the bound.
     pub(super) fn keep_expired(&mut self, slot: u32, state: LeaseState) {
-        let Some(lease) = self.leases.get_mut(slot) else { return };
-        let was_live = lease.state == LeaseState::Live;
-        lease.state = state;
-        lease.own = 0;
-        let holder = lease.session;
+        let full = self.lease_table_is_full();
+        let Some(before) = self.leases.expire(slot, state) else { return };
         self.touch(RowKey::Lease(slot));
-        let Some(session) = self.sessions.get_mut(holder) else { return };
-        if was_live {
+        let Some(session) = self.sessions.get_mut(before.session) else { return };
+        if before.state == LeaseState::Live {
             session.live.remove(&slot);
             session.expired.push_back(slot);
+            // Whoever speaks the origin's dialect names a task, and is to be counted exactly while connected.
+            if session.origin.is_none() {
+                self.leases.may_be_forgotten(slot);
+            }
         }
-        if session.expired.len() > self.options.expired_per_session_max
-            && let Some(oldest) = session.expired.front().copied()
-        {
+        let too_many = session.expired.len() > self.options.expired_per_session_max;
+        let oldest = session.expired.front().copied().filter(|_| too_many);
+        if full && !self.lease_table_is_full() {
+            self.leases_freed();
+        }
+        if let Some(oldest) = oldest {
             self.end_lease(oldest);
         }
     }

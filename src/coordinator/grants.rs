@@ -66,6 +66,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether there is no room for one more lease: those that are kept for late reports make room.
+    pub(super) fn lease_table_is_full(&self) -> bool {
+        self.leases.len() >= self.options.leases_max && self.leases.oldest_expired().is_none()
+    }
+
     /// The lease table was full and is not any more: those who wait look again at all that lends.
     pub(super) fn leases_freed(&mut self) {
         for campaign in self.lendable.iter().filter_map(|id| self.campaigns.get(id)) {
@@ -84,6 +89,11 @@ impl Coordinator {
     /// Adds a lease on an open task for a session; the runs are taken here.
     pub(super) fn lend(&mut self, slot: u32, id: CampaignId, task: TaskIndex, runs: u32) -> Option<LeaseId> {
         let (first_run, runs, own) = self.take_runs(id, task, runs)?;
+        if self.leases.len() >= self.options.leases_max
+            && let Some(oldest) = self.leases.oldest_expired()
+        {
+            self.drop_lease(oldest);
+        }
         let lease = Lease { session: slot, campaign: id, task, first_run, runs, own, state: LeaseState::Live };
         let lease_id = self.leases.insert(lease, self.now);
         self.touch(RowKey::Lease(lease_id.slot));
@@ -149,7 +159,7 @@ impl Coordinator {
 
     /// One more lease for a session, from the next campaign in turn that has one for it.
     fn lend_next(&mut self, slot: u32) -> Option<LeaseId> {
-        if self.draining || self.leases.len() >= self.options.leases_max {
+        if self.draining || self.lease_table_is_full() {
             return None;
         }
         let runs = self.sessions.get(slot)?.want.runs;
@@ -225,7 +235,7 @@ impl Coordinator {
             });
             return Some(Idle::Settled(settled));
         }
-        if self.draining || self.leases.len() >= self.options.leases_max {
+        if self.draining || self.lease_table_is_full() {
             return Some(Idle::Closed);
         }
         if wanted.iter().any(|id| self.lendable.contains(id)) {

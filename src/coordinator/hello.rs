@@ -40,6 +40,7 @@ impl Coordinator {
             session.confirm(confirmed);
             self.store_session(slot);
         }
+        self.ask_for_more(slot);
     }
 
     /// The client is done: nothing of its session remains.
@@ -83,7 +84,8 @@ impl Coordinator {
         self.touch(RowKey::SessionName(slot));
     }
 
-    /// Notes a sign of life on a connection and finds its session; a connection without one is to be closed.
+    /// Notes a sign of life on a connection and finds its session; a connection without one is to be closed. The session may be
+    /// lent something again, but what was said comes first: a new lease might take the place of the one that it is about.
     pub(super) fn heard(&mut self, connection: ConnectionId) -> Option<u32> {
         let Some(slot) = self.sessions.by_connection(connection) else {
             self.send(connection, Output::Close(CloseReason::OutOfPlace));
@@ -91,10 +93,7 @@ impl Coordinator {
         };
         let session = self.sessions.get_mut(slot)?;
         session.heard = self.now;
-        if session.silent {
-            session.silent = false;
-            self.ask_for_more(slot);
-        }
+        session.silent = false;
         Some(slot)
     }
 

@@ -9,12 +9,12 @@
 //!                                       └──────────▶ gone ──────┘
 //! ```
 //!
-//! A used slot keeps its row for ever, because of the generation. When a lease was granted is not durable: after a
-//! restart every lease begins anew.
+//! A used slot keeps its row for ever, because of the generation. When a lease was granted, and in which order leases
+//! expired, is not durable: after a restart every lease begins anew, and those that had expired are in order of their slots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{Lease, LeaseRow};
+use super::rows::{Lease, LeaseRow, LeaseState};
 use crate::types::{LeaseId, Tick};
 
 /// A slot of the table.
@@ -22,6 +22,14 @@ use crate::types::{LeaseId, Tick};
 struct Slot {
     row: LeaseRow,
     granted: Tick,
+    /// Its key in [`Leases::expired`]; 0 while it is not there.
+    expiry: u64,
+}
+
+impl Slot {
+    fn unused(now: Tick) -> Self {
+        Self { row: LeaseRow { generation: 0, lease: None }, granted: now, expiry: 0 }
+    }
 }
 
 /// All leases of a coordinator.
@@ -30,6 +38,9 @@ pub(super) struct Leases {
     slots: Vec<Slot>,
     free: BTreeSet<u32>,
     held: usize,
+    /// Slots of leases that are kept but not live and may be forgotten, in the order in which they ended.
+    expired: BTreeMap<u64, u32>,
+    expiries: u64,
 }
 
 impl Leases {
@@ -46,7 +57,7 @@ impl Leases {
     /// Puts a lease into the lowest free slot, under a new id.
     pub(super) fn insert(&mut self, lease: Lease, now: Tick) -> LeaseId {
         let slot = self.free.pop_first().unwrap_or_else(|| {
-            self.slots.push(Slot { row: LeaseRow { generation: 0, lease: None }, granted: now });
+            self.slots.push(Slot::unused(now));
             self.end() - 1
         });
         let entry = &mut self.slots[slot as usize];
@@ -61,7 +72,7 @@ impl Leases {
     pub(super) fn restore(&mut self, slot: u32, row: LeaseRow, now: Tick) {
         while self.end() <= slot {
             self.free.insert(self.end());
-            self.slots.push(Slot { row: LeaseRow { generation: 0, lease: None }, granted: now });
+            self.slots.push(Slot::unused(now));
         }
         self.slots[slot as usize].row = row;
         self.held += usize::from(row.lease.is_some());
@@ -77,10 +88,46 @@ impl Leases {
         let entry = self.slots.get_mut(slot as usize)?;
         let lease = entry.row.lease.take()?;
         self.held -= 1;
+        self.expired.remove(&std::mem::take(&mut entry.expiry));
         if entry.row.generation < u32::MAX {
             self.free.insert(slot);
         }
         Some(lease)
+    }
+
+    /// Ends the lease in a slot and keeps it, for a late report; returns it as it was.
+    pub(super) fn expire(&mut self, slot: u32, state: LeaseState) -> Option<Lease> {
+        let lease = self.slots.get_mut(slot as usize)?.row.lease.as_mut()?;
+        let before = *lease;
+        lease.state = state;
+        lease.own = 0;
+        Some(before)
+    }
+
+    /// Makes a lease that had expired live again, with so many runs.
+    pub(super) fn revive(&mut self, slot: u32, runs: u32, now: Tick) {
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        let Some(lease) = &mut entry.row.lease else { return };
+        lease.state = LeaseState::Live;
+        lease.runs = runs;
+        entry.granted = now;
+    }
+
+    /// Lets a lease that has just ended be forgotten when its place is needed.
+    pub(super) fn may_be_forgotten(&mut self, slot: u32) {
+        self.expiries += 1;
+        self.expired.insert(self.expiries, slot);
+        self.slots[slot as usize].expiry = self.expiries;
+    }
+
+    /// The slot of the lease that ended longest ago among those that may be forgotten.
+    pub(super) fn oldest_expired(&self) -> Option<u32> {
+        self.expired.first_key_value().map(|(_, slot)| *slot)
+    }
+
+    /// Slots of leases that may be forgotten, for checks.
+    pub(super) fn expired(&self) -> BTreeSet<u32> {
+        self.expired.values().copied().collect()
     }
 
     /// The lease in a slot.
@@ -106,13 +153,6 @@ impl Leases {
     /// When the lease in a slot was granted, in this process.
     pub(super) fn granted(&self, slot: u32) -> Tick {
         self.slots.get(slot as usize).map_or(Tick(0), |slot| slot.granted)
-    }
-
-    /// Begins the lease in a slot anew.
-    pub(super) fn renew(&mut self, slot: u32, now: Tick) {
-        if let Some(slot) = self.slots.get_mut(slot as usize) {
-            slot.granted = now;
-        }
     }
 
     /// All leases in order of their slots.

@@ -68,7 +68,7 @@ pub struct Options {
     pub session_idle_ms: u64,
     /// A creation that nobody goes on with for this long is dropped, in milliseconds.
     pub creation_idle_ms: u64,
-    /// Leases in any state, over all sessions.
+    /// Leases in any state, over all sessions; when no more fit, the one that expired longest ago is forgotten.
     pub leases_max: usize,
     /// Live leases of a session.
     pub leases_per_session_max: u32,

@@ -115,7 +115,7 @@ impl Coordinator {
             return OriginAnswer::Settled;
         }
         let first = campaign.info.first;
-        let full = self.leases.len() >= self.options.leases_max
+        let full = self.lease_table_is_full()
             || self
                 .sessions
                 .get(slot)
@@ -161,11 +161,7 @@ impl Coordinator {
     fn revive(&mut self, lease_slot: u32) -> bool {
         let Some(lease) = self.leases.get(lease_slot).copied() else { return false };
         let Some((_, runs, _)) = self.take_runs(lease.campaign, lease.task, 1) else { return false };
-        if let Some(lease) = self.leases.get_mut(lease_slot) {
-            lease.state = LeaseState::Live;
-            lease.runs = runs;
-        }
-        self.leases.renew(lease_slot, self.now);
+        self.leases.revive(lease_slot, runs, self.now);
         self.touch(RowKey::Lease(lease_slot));
         if let Some(session) = self.sessions.get_mut(lease.session) {
             session.expired.retain(|expired| *expired != lease_slot);

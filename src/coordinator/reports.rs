@@ -61,12 +61,17 @@ impl Coordinator {
 
     /// Takes a lease out of the table and out of its session. Its runs must have been dealt with.
     pub(super) fn end_lease(&mut self, slot: u32) {
-        let full = self.leases.len() >= self.options.leases_max;
-        let Some(lease) = self.leases.remove(slot) else { return };
-        self.touch(RowKey::Lease(slot));
+        let full = self.lease_table_is_full();
+        self.drop_lease(slot);
         if full {
             self.leases_freed();
         }
+    }
+
+    /// The same when its place in the table is wanted at once.
+    pub(super) fn drop_lease(&mut self, slot: u32) {
+        let Some(lease) = self.leases.remove(slot) else { return };
+        self.touch(RowKey::Lease(slot));
         let Some(session) = self.sessions.get_mut(lease.session) else { return };
         if lease.state == LeaseState::Live {
             session.live.remove(&slot);

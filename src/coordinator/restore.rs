@@ -282,6 +282,9 @@ impl Coordinator {
                 LeaseState::Live => session.live.insert(slot),
                 LeaseState::Expired | LeaseState::Gone => {
                     session.expired.push_back(slot);
+                    if session.origin.is_none() {
+                        self.leases.may_be_forgotten(slot);
+                    }
                     true
                 }
             };

@@ -25,7 +25,7 @@ use crate::server::pipeline::{Journal, Machine};
 use crate::store::kv::Reader as _;
 use crate::store::memory::{Fault, MemoryStore, Records};
 use crate::store::{CommitError, Ledger};
-use crate::types::{ConnectionId, LeaseId, LossReason, SessionId, Tick};
+use crate::types::{ConnectionId, LeaseId, LossReason, Request, SessionId, Tick};
 
 /// How a server process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,8 +229,8 @@ impl Watched {
         })
     }
 
-    /// Notes what ended in a step, `by_itself` if nobody asked for it.
-    fn follow(&mut self, step: &Step, by_itself: bool) {
+    /// Notes what ended in a step of a command, `by_itself` if nobody asked for it.
+    fn follow(&mut self, step: &Step, command: &Command, by_itself: bool) {
         for change in &step.changes {
             let Change::Put(Row::Lease(slot, row)) = change else { continue };
             let ran_ms = self.backstage.borrow().ran_ms;
@@ -245,17 +245,18 @@ impl Watched {
                 if by_itself && was_live && expired && !*origin { self.too_early(id, &lease, *holder) } else { None };
             let mut backstage = self.backstage.borrow_mut();
             backstage.wrong = backstage.wrong.take().or(early);
-            let id = id.to_u64();
             let after = row.lease.filter(|_| row.generation == generation);
-            if *origin || !by_itself {
+            // An expired lease also goes when another takes its place; not so one that its holder ends.
+            let makes_room = !was_live && !ends(command, id, *holder, &self.connections);
+            if *origin || !(by_itself || makes_room) {
                 continue;
             }
             if was_live && after.is_none_or(|after| after.state == LeaseState::Expired) {
-                backstage.pending.push(Record::Expired { lease: id });
+                backstage.pending.push(Record::Expired { lease: id.to_u64() });
             }
             if after.is_none() {
                 backstage.coverage.add(Seen::LeasesForgotten, 1);
-                backstage.pending.push(Record::Dropped { lease: id });
+                backstage.pending.push(Record::Dropped { lease: id.to_u64() });
             }
         }
         let Self { sessions, backstage, heard, leases, .. } = self;
@@ -301,6 +302,25 @@ impl Watched {
     }
 }
 
+/// Whether a command is its holder's word on a lease, or on all that it holds.
+fn ends(command: &Command, id: LeaseId, holder: SessionId, connections: &BTreeMap<ConnectionId, SessionId>) -> bool {
+    match command {
+        Command::Requests { requests, .. } => requests.iter().any(|request| match request {
+            Request::Report { lease, .. } | Request::Release { lease } => *lease == id,
+        }),
+        Command::Goodbye { connection } => connections.get(connection) == Some(&holder),
+        Command::Boot
+        | Command::Advance
+        | Command::Control { .. }
+        | Command::Drain
+        | Command::Hello { .. }
+        | Command::Want { .. }
+        | Command::Heartbeat { .. }
+        | Command::Disconnected { .. }
+        | Command::Origin { .. } => false,
+    }
+}
+
 impl Machine for Watched {
     fn apply(&mut self, now: Tick, command: Command) -> Step {
         // A question or order may let a slice of earlier work go on.
@@ -317,7 +337,7 @@ impl Machine for Watched {
         };
         let step = self.coordinator.apply(now, command.clone());
         self.listen(&command, &step);
-        self.follow(&step, by_itself);
+        self.follow(&step, &command, by_itself);
         step
     }
 

@@ -662,8 +662,25 @@ fn the_oldest_expired_lease_is_forgotten_first() {
 }
 
 #[test]
+fn expired_leases_make_room_in_the_lease_table() {
+    let mut world = World::new(Options { leases_max: 2, ..Options::default() });
+    world.create(1, counted("a", 4, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 2, 1, &[]), 1);
+    world.want(1, 0, 1, &[]);
+    // Its holder is connected, so its session is not forgotten, nor what it held.
+    world.pass(1_000);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    assert_eq!(lent(&world.want(2, 1, 1, &[]), 2), [(0, 0, 1)]);
+    let ended = vec![Refusal { from: 1, to: 1, reason: RefusalReason::Ended }];
+    assert_eq!(answer(&world.done(1, 1, held[0].lease, 1), 1), Some((1, ended.clone())), "it made room");
+    assert_eq!(answer(&world.done(1, 2, held[1].lease, 1), 1), Some((2, ended)), "this one is still remembered");
+    assert_eq!(world.counts("a"), [(0, 0, 1), (1, 0, 0), (0, 0, 0), (0, 0, 0)]);
+}
+
+#[test]
 fn who_waits_for_room_in_the_lease_table_is_served_when_there_is_some() {
-    for goodbye in [true, false] {
+    for way in ["goodbye", "report", "expiry"] {
         let mut world = World::new(Options { leases_max: 1, ..Options::default() });
         world.create(1, numbered("a", 2, 1));
         world.hello(1, 1, 1, InstanceId::NONE);
@@ -671,14 +688,12 @@ fn who_waits_for_room_in_the_lease_table_is_served_when_there_is_some() {
         let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
         world.want(1, 0, 1, &[]);
         assert_eq!(idle(&world.want(2, 1, 1, &[]), 2), Some(Idle::Closed));
-        // The lease expires, but is kept for a late report and takes its place in the table; then it goes.
-        assert_eq!(lent(&world.pass(1_000), 2), []);
-        let outputs = if goodbye {
-            world.apply(Command::Goodbye { connection: ConnectionId(1) })
-        } else {
-            world.done(1, 1, lease, 1)
+        let outputs = match way {
+            "goodbye" => world.apply(Command::Goodbye { connection: ConnectionId(1) }),
+            "report" => world.done(1, 1, lease, 1),
+            _ => world.pass(1_000),
         };
-        assert_eq!(lent(&outputs, 2).len(), 1);
+        assert_eq!(lent(&outputs, 2).len(), 1, "{way}");
     }
 }
 
