@@ -294,7 +294,8 @@ impl Keeper {
                 stage.coverage.add(seen, if change == Change::Requeue { tasks } else { 1 });
                 stage.note(TEST, Record::Done { campaign: name, change });
             }
-            (Order::Change(Change::Remove), WireAnswer::Failed { code: WireFailure::NotFound, .. }) => {
+            // Also by an order to remove it that was thought to be lost, and came late.
+            (Order::Change(_), WireAnswer::Failed { code: WireFailure::NotFound, .. }) => {
                 campaign.standing = Kept::Gone;
             }
             // It was running after all.
