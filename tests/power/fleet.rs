@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tenfold::client::{Answer, Client, Config, Control, Lease, Verdict};
-use tenfold::types::{CampaignSpec, CreationId, Order, Outcome, SessionId, Tasks, Want};
+use tenfold::client::{Answer, Client, Config, Control, Lease, State, Verdict};
+use tenfold::types::{CampaignSpec, CreationId, Idle, Order, Outcome, SessionId, Tasks, Want};
+use tenfold_checker::history::{Record, Session, Who};
+use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -165,32 +167,76 @@ async fn work(address: String, common: Arc<Common>, mut random: Random, workers:
         .map(|campaign| campaign.name)
         .filter(|name| name != LASTING && name != DOOMED)
         .collect();
-    for _ in 0..workers {
+    let keeper_is = workers as Who + 1;
+    for who in 1..keeper_is {
         let want = Want { leases: 3, runs: 3, campaigns: others.clone() };
-        fleet.spawn(worker(address.clone(), want, Arc::clone(&common), Random::new(random.number())));
+        let member = Member::start(&address, want, &common, who);
+        fleet.spawn(worker(member, Random::new(random.number())));
     }
-    fleet.spawn(keeper(address, Arc::clone(&common)));
+    let want = Want { leases: 12, runs: 1, campaigns: vec![LASTING.to_owned()] };
+    fleet.spawn(keeper(Member::start(&address, want, &common, keeper_is)));
     while let Some(ended) = fleet.join_next().await {
         ended.unwrap();
     }
 }
 
-fn client(address: &str, want: Want, common: &Common) -> Client {
-    let mut config = Config::new([address]);
-    config.want = want;
-    config.until_done = true;
-    config.backoff_first = Duration::from_millis(5);
-    config.backoff_cap = Duration::from_millis(50);
-    let client = Client::start(config).unwrap();
-    common.notes.write(Note::Begin { session: client.session() });
-    client
+/// A client of the library.
+struct Member {
+    client: Client,
+    /// What the checker calls it.
+    who: Who,
+    /// The session of its last lease.
+    session: Option<SessionId>,
+    common: Arc<Common>,
 }
 
-async fn worker(address: String, want: Want, common: Arc<Common>, mut random: Random) {
-    let client = client(&address, want, &common);
+impl Member {
+    fn start(address: &str, want: Want, common: &Arc<Common>, who: Who) -> Self {
+        let mut config = Config::new([address]);
+        let campaigns = want.campaigns.clone();
+        config.want = want;
+        config.until_done = true;
+        config.backoff_first = Duration::from_millis(5);
+        config.backoff_cap = Duration::from_millis(50);
+        common.told(who, Record::UntilDone);
+        let client = Client::start(config).unwrap();
+        common.notes.write(Note::Begin { session: client.session() });
+        tokio::spawn(listen(client.watch(), campaigns, Arc::clone(common), who));
+        Self { client, who, session: None, common: Arc::clone(common) }
+    }
+
+    /// The next lease, noted.
+    async fn next_lease(&mut self) -> Option<Lease> {
+        let lease = self.client.next_lease().await?;
+        if self.session.replace(lease.session()) != Some(lease.session()) {
+            self.common.told(self.who, Record::Begin { session: Session(lease.session().0), instance: None });
+        }
+        self.common.granted(&lease);
+        Some(lease)
+    }
+
+    /// Takes its leave.
+    async fn close(self) {
+        self.common.notes.write(Note::Closing { session: self.client.session() });
+        let closed = self.client.close(PATIENCE).await;
+        assert!(closed.unanswered.is_empty(), "unanswered: {:?}", closed.unanswered);
+        self.common.told(self.who, Record::Closed { goodbye: closed.said_goodbye });
+    }
+}
+
+/// Writes down that all is settled, as soon as the server says so.
+async fn listen(mut state: Receiver<State>, campaigns: Vec<String>, common: Arc<Common>, who: Who) {
+    let settled = state.wait_for(|state| matches!(state.idle, Some(Idle::Settled(_)))).await;
+    let Ok(Some(Idle::Settled(settled))) = settled.map(|state| state.idle) else { return };
+    for campaign in campaigns {
+        common.told(who, Record::Settled { campaign, finished: settled.finished() });
+    }
+}
+
+async fn worker(mut member: Member, mut random: Random) {
+    let common = Arc::clone(&member.common);
     let mut busy = JoinSet::new();
-    while let Some(lease) = client.next_lease().await {
-        common.granted(&lease);
+    while let Some(lease) = member.next_lease().await {
         let (common, random) = (Arc::clone(&common), Random::new(random.number()));
         busy.spawn(common.handle(lease, random));
         while let Some(handled) = busy.try_join_next() {
@@ -200,17 +246,14 @@ async fn worker(address: String, want: Want, common: Arc<Common>, mut random: Ra
     while let Some(handled) = busy.join_next().await {
         handled.unwrap();
     }
-    common.close(client).await;
+    member.close().await;
     common.busy.fetch_sub(1, Ordering::SeqCst);
 }
 
-async fn keeper(address: String, common: Arc<Common>) {
-    let want = Want { leases: 12, runs: 1, campaigns: vec![LASTING.to_owned()] };
-    let client = client(&address, want, &common);
+async fn keeper(mut member: Member) {
     let mut busy = JoinSet::new();
-    while let Some(lease) = client.next_lease().await {
-        common.granted(&lease);
-        let common = Arc::clone(&common);
+    while let Some(lease) = member.next_lease().await {
+        let common = Arc::clone(&member.common);
         busy.spawn(async move {
             while !common.hurry.load(Ordering::SeqCst) {
                 sleep(LOOK).await;
@@ -222,10 +265,14 @@ async fn keeper(address: String, common: Arc<Common>) {
     while let Some(handled) = busy.join_next().await {
         handled.unwrap();
     }
-    common.close(client).await;
+    member.close().await;
 }
 
 impl Common {
+    fn told(&self, who: Who, record: Record) {
+        self.notes.write(Note::Told { who, record });
+    }
+
     fn granted(&self, lease: &Lease) {
         let grant = Grant {
             campaign: lease.campaign().to_owned(),
@@ -280,16 +327,10 @@ impl Common {
         let (session, number) = (answer.session(), answer.number());
         let heard = match answer.await {
             Verdict::Counted => Heard::Counted,
-            Verdict::Refused(_) => Heard::Refused,
+            Verdict::Refused(reason) => Heard::Refused(reason),
             Verdict::Unknown => Heard::Unknown,
         };
         self.notes.write(Note::Ack { session, number, heard });
         self.answers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    async fn close(&self, client: Client) {
-        self.notes.write(Note::Closing { session: client.session() });
-        let closed = client.close(PATIENCE).await;
-        assert!(closed.unanswered.is_empty(), "unanswered: {:?}", closed.unanswered);
     }
 }

@@ -5,6 +5,7 @@
 //! | lost | a campaign, lease, session or count of which a client had read that it is there |
 //! | invented | a count above, or a request beyond, what had been sent; a campaign nobody asked for |
 //! | unopenable, hung | recovery itself |
+//! | rules | a whole history, by the checker: not here, see `history` |
 //!
 //! Counts are compared exactly: a session's highest processed number says which of its requests are on the disk, the
 //! notes say what each of them was, so a task's done and extra are their sum. Only of a refused request whose refusal its client has
@@ -22,6 +23,7 @@ pub(crate) enum Kind {
     Invented,
     Unopenable,
     Hung,
+    Rules,
 }
 
 /// A broken promise.
@@ -123,7 +125,7 @@ impl Judge<'_> {
         for (id, session) in &self.story.sessions {
             let Some(line) = self.view.sessions.get(id) else { continue };
             for (number, heard) in session.heard.range(line.confirmed + 1..) {
-                if *number <= line.processed && (*heard == Heard::Refused) != line.refused(*number) {
+                if *number <= line.processed && matches!(heard, Heard::Refused(_)) != line.refused(*number) {
                     self.findings
                         .push(lost(format!("session {id} would get another answer to {number} than {heard:?}")));
                 }
@@ -194,7 +196,8 @@ impl Judge<'_> {
                 let heard = session.heard.get(number);
                 // A session that took its leave had all its answers.
                 let processed = line.map_or(session.closing, |line| *number <= line.processed);
-                let refused = line.is_some_and(|line| line.refused(*number)) || heard == Some(&Heard::Refused);
+                let refused =
+                    line.is_some_and(|line| line.refused(*number)) || matches!(heard, Some(Heard::Refused(_)));
                 if !processed || refused {
                     continue;
                 }

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //!   power off ──▶ SIGKILL ──▶ turned away, dead ──▶ image ──▶ (a copy is recovered and judged) ──▶ power on ──▶ next server
+//!                                                                                                         (look) ──▶ …
 //! ```
 //!
-//! Some cuts come while a server starts. In the end all is settled, and what is on the disk is compared once more with
-//! everything that the clients did over all those servers.
+//! Some cuts come while a server starts, some after somebody has looked at all counts. In the end all is settled, and what is
+//! on the disk is compared once more with everything that the clients did over all those servers. Every copy is dumped before
+//! and after it is recovered, and the checker reads the whole run: see `history`.
 //!
 //! **Invariant.** A server does nothing more once its disk has stopped: it is dead before any operation is answered.
 
@@ -14,11 +16,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use tenfold::client::Control;
+use tenfold::types::InstanceId;
+use tenfold_checker::history::{Instance, Moment, Record};
+use tokio::runtime::Runtime;
 
 use crate::disk::{Image, Mode};
 use crate::fleet::{self, DOOMED, Fleet};
+use crate::history::{self, dump, look, tell};
 use crate::judge::{Finding, Kind, judge};
-use crate::mount::{Entry, Mount};
+use crate::mount::{Entry, Mount, Notes};
 use crate::random::Random;
 use crate::server::{DATA, PATIENCE, Site};
 use crate::story::{Note, Story};
@@ -42,77 +48,137 @@ pub(crate) struct Trial<'a> {
     pub(crate) seed: u64,
 }
 
+/// Those who act in a trial.
+struct Stage {
+    site: Site,
+    fleet: Fleet,
+    control: Control,
+    runtime: Runtime,
+    notes: Notes,
+    random: Random,
+}
+
+impl Stage {
+    /// Looks at all counts, once the server answers.
+    fn look(&mut self) -> Result<(), Finding> {
+        self.site.wait_until_ready().map_err(|what| Finding { kind: Kind::Unopenable, what })?;
+        self.notes.write(Note::Ready { instance: self.site.instance() });
+        self.runtime.block_on(look(&self.notes, &self.control));
+        Ok(())
+    }
+}
+
 impl Trial<'_> {
     /// Several power cuts under a working fleet.
     pub(crate) fn run(&self) -> Table {
         let mut table = Table::default();
+        let mut stage = self.set_up();
+        for _ in 0..CUTS {
+            let mode = Mode::ALL[stage.random.within(0..=4) as usize];
+            let cut = self.wait_and_cut(&mut stage, mode);
+            let (image, findings) = cut.unwrap_or_else(|finding| (self.image(&mut stage.random), vec![finding]));
+            self.note(&mut table, mode, &findings, &image);
+            if !findings.is_empty() {
+                return table;
+            }
+            self.mount.restore(&image);
+            stage.site.spawn();
+        }
+        let findings = self.settle(&mut stage, &mut table).unwrap_or_else(|finding| vec![finding]);
+        self.note(&mut table, Mode::Keep, &findings, &self.image(&mut stage.random));
+        table
+    }
+
+    /// A server, campaigns, and clients that begin to work.
+    fn set_up(&self) -> Stage {
         let mut random = Random::new(self.seed);
         self.mount.load(&Image::default());
         let notes = self.mount.notes();
         let mut site = Site::new(&self.mount.point().join(DATA), &self.scratch.join("live"));
         site.spawn();
         site.wait_until_ready().unwrap();
-        notes.write(Note::Ready { instance: site.instance() });
+        let instance = site.instance();
+        tell(&notes, Record::Boot { instance: Instance(InstanceId::parse(&instance).unwrap().0) });
+        notes.write(Note::Ready { instance });
         notes.write(Note::Phase("live"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let control = Control::new(vec![site.address()], PATIENCE);
         for campaign in fleet::campaigns().iter().filter(|campaign| campaign.name != DOOMED) {
             runtime.block_on(fleet::create(&control, campaign, &notes, random.id()));
         }
-        let mut fleet = Fleet::start(site.address(), notes, random.number(), WORKERS);
-        for _ in 0..CUTS {
-            let within = if random.percent(30) { 40 } else { 300 };
-            self.mount.cut_after(random.within(1..=within));
-            let mut ended = None;
-            while ended.is_none() && !self.mount.wait_for_cut(LOOK) {
-                ended = site.ended();
-                if fleet.is_nearly_done() {
-                    self.mount.cut_now();
-                }
-            }
-            if let Some(status) = ended {
-                let what = format!("the server ended by itself ({status}): {}", site.last_words());
-                let image = self.mount.disk().cut(Mode::Keep, &mut random);
-                self.note(&mut table, Mode::Keep, &[Finding { kind: Kind::Unopenable, what }], &image);
-                return table;
-            }
-            let mode = Mode::ALL[random.within(0..=4) as usize];
-            self.cut(&mut site, mode, &mut random, &mut table);
-            site.spawn();
-        }
-        let findings = self.settle(&mut site, &mut fleet);
-        self.note(&mut table, Mode::Keep, &findings, &self.mount.disk().cut(Mode::Keep, &mut random));
-        table
+        let fleet = Fleet::start(site.address(), notes.clone(), random.number(), WORKERS);
+        Stage { site, fleet, control, runtime, notes, random }
     }
 
-    /// Ends the server, and puts the disk into the state that the cut leaves.
-    fn cut(&self, site: &mut Site, mode: Mode, random: &mut Random, table: &mut Table) {
-        self.mount.cut_now();
-        site.strike();
+    /// Lets the power fail at some operation. What is on the disk then, and what is wrong with that.
+    fn wait_and_cut(&self, stage: &mut Stage, mode: Mode) -> Result<(Image, Vec<Finding>), Finding> {
+        if stage.random.percent(40) {
+            // Whoever looks must be answered, so the power stays on meanwhile.
+            stage.look()?;
+        }
+        let within = if stage.random.percent(30) { 40 } else { 300 };
+        self.mount.cut_after(stage.random.within(1..=within));
+        while !self.mount.wait_for_cut(LOOK) {
+            if let Some(status) = stage.site.ended() {
+                let what = format!("the server ended by itself ({status}): {}", stage.site.last_words());
+                return Err(Finding { kind: Kind::Unopenable, what });
+            }
+            if stage.fleet.is_nearly_done() {
+                self.mount.cut_now();
+            }
+        }
+        stage.site.strike();
         self.mount.let_die();
-        site.bury();
-        let image = self.mount.disk().cut(mode, random);
+        stage.site.bury();
+        tell(&stage.notes, Record::PowerCut { mode: mode.word().to_owned() });
+        let image = self.mount.disk().cut(mode, &mut stage.random);
         let place = self.scratch.join("live-copy");
         image.write(&place);
-        let findings = judge(&self.story(), &Opener::new().open(&place.join(DATA)));
+        let findings = self.recover(&stage.notes, &place.join(DATA)).unwrap_or_else(|finding| vec![finding]);
         std::fs::remove_dir_all(&place).unwrap();
-        self.note(table, mode, &findings, &image);
-        self.mount.restore(&image);
+        Ok((image, findings))
     }
 
-    /// Lets everybody finish, and looks at what is there.
-    fn settle(&self, site: &mut Site, fleet: &mut Fleet) -> Vec<Finding> {
-        let failed = |kind, what: String| vec![Finding { kind, what }];
-        if let Err(what) = site.wait_until_ready() {
-            return failed(Kind::Unopenable, what);
+    /// Recovers what a cut left, and looks at it before and after.
+    fn recover(&self, notes: &Notes, data: &Path) -> Result<Vec<Finding>, Finding> {
+        let unreadable = |what: String| Finding { kind: Kind::Unopenable, what };
+        let instance = dump(notes, data, Moment::Recovered).map_err(unreadable)?;
+        let findings = judge(&self.story(), &Opener::new().open(data));
+        if findings.is_empty() {
+            tell(notes, Record::Boot { instance });
+            dump(notes, data, Moment::Again).map_err(unreadable)?;
         }
-        if !fleet.finish() {
-            return failed(Kind::Hung, format!("the clients do not come to an end: {}", site.last_words()));
+        Ok(findings)
+    }
+
+    /// Lets everybody finish, and looks at what is there, and at how it came to be.
+    fn settle(&self, stage: &mut Stage, table: &mut Table) -> Result<Vec<Finding>, Finding> {
+        let hung =
+            |what: &str, site: &Site| Finding { kind: Kind::Hung, what: format!("{what}: {}", site.last_words()) };
+        stage.look()?;
+        tell(&stage.notes, Record::Calm);
+        if !stage.fleet.finish() {
+            return Err(hung("the clients do not come to an end", &stage.site));
         }
-        if !site.stop().is_some_and(|status| status.success()) {
-            return failed(Kind::Hung, format!("the server does not stop: {}", site.last_words()));
+        stage.look()?;
+        let stopped = stage.site.stop().ok_or_else(|| hung("the server does not stop", &stage.site))?;
+        if !stopped.success() {
+            return Err(hung("the server does not end well", &stage.site));
         }
-        judge(&self.story(), &Opener::new().open(&self.mount.point().join(DATA)))
+        tell(&stage.notes, Record::EndedServer { code: stopped.code() });
+        let data = self.mount.point().join(DATA);
+        dump(&stage.notes, &data, Moment::Rest).map_err(|what| Finding { kind: Kind::Unopenable, what })?;
+        tell(&stage.notes, Record::End);
+        let mut findings = judge(&self.story(), &Opener::new().open(&data));
+        let (broken, figures) = history::findings(&history::history_of(&self.mount.log()));
+        findings.extend(broken);
+        table.figures.add(&figures);
+        Ok(findings)
+    }
+
+    /// The disk as it is.
+    fn image(&self, random: &mut Random) -> Image {
+        self.mount.disk().cut(Mode::Keep, random)
     }
 
     /// What follows from all notes so far.
@@ -129,8 +195,10 @@ impl Trial<'_> {
         let _ = std::fs::remove_dir_all(&kept);
         image.write(&kept);
         std::fs::write(kept.join("story"), self.story().to_string()).unwrap();
-        eprintln!("power: a cut of a running server, seed {}, mode {}: {findings:#?}", self.seed, mode.word());
-        eprintln!("  again: cargo power image {}", kept.join(DATA).display());
+        let told = history::history_of(&self.mount.log()).to_string();
+        std::fs::write(kept.join("history"), told).unwrap();
+        eprintln!("power: a trial of a running server, seed {}, mode {}: {findings:#?}", self.seed, mode.word());
+        eprintln!("  again: TENFOLD_SEED={} cargo power live 0; what was found: {}", self.seed, kept.display());
     }
 }
 

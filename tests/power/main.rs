@@ -10,7 +10,8 @@
 //!
 //! In reading order: `disk` (what is on a disk and what a cut leaves of it; pure), `mount` (the file system on which servers run),
 //! `story` (what clients did and saw), `server`, `fleet` (real ones), `view` (what recovery finds), `judge` (which of it is right;
-//! pure), `sweep` (cuts at every operation of a recorded run), `resume` (clients go on from a cut),
+//! pure), `history` (a whole run in the words of the checker), `sweep` (cuts at every operation of a recorded run), `resume`
+//! (clients go on from a cut),
 //! `live` (cuts of a running server), `faults` (disks that fail), `table`, `rig` (which parts run).
 //!
 //! Needs Linux, /dev/fuse and the right to mount; says so where one is missing, and fails. Images live in /dev/shm if there is
@@ -27,6 +28,8 @@ mod disk;
 mod faults;
 #[cfg(target_os = "linux")]
 mod fleet;
+#[cfg(target_os = "linux")]
+mod history;
 #[cfg(target_os = "linux")]
 mod judge;
 #[cfg(target_os = "linux")]

@@ -63,7 +63,7 @@ impl Sums {
         for session in story.sessions.values() {
             for (number, request) in &session.sent {
                 let grant = &session.leases[&request.lease];
-                if session.heard.get(number) != Some(&Heard::Refused) {
+                if !matches!(session.heard.get(number), Some(Heard::Refused(_))) {
                     sums.add(&grant.campaign, grant.task, request.what.units());
                 }
             }

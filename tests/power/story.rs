@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use tenfold::types::SessionId;
+use tenfold::types::{RefusalReason, SessionId};
+use tenfold_checker::history::{Record, Who};
 
 /// Something a client, or the test itself, did or saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) enum Note {
     Ack { session: SessionId, number: u64, heard: Heard },
     /// A client is about to take its leave; what it had not reported goes back.
     Closing { session: SessionId },
+    /// What only the checker asks for, in its words, with whom it calls the writer.
+    Told { who: Who, record: Record },
 }
 
 /// A campaign of the run. Its leases outlive every run, so none is lost.
@@ -87,7 +90,7 @@ impl Sent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Counted,
-    Refused,
+    Refused(RefusalReason),
     Unknown,
 }
 
@@ -148,6 +151,7 @@ impl Story {
                 self.session(*session).heard.insert(*number, *heard);
             }
             Note::Closing { session } => self.session(*session).closing = true,
+            Note::Told { .. } => {}
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use tenfold_checker::figures::Figures;
+
 use crate::disk::Mode;
 use crate::judge::{Finding, Kind};
 
@@ -12,6 +14,8 @@ pub(crate) struct Table {
     rows: BTreeMap<(&'static str, Mode), Row>,
     /// Images on which a real server and its clients went on to the end.
     pub(crate) resumed: usize,
+    /// What happened in whole runs that the checker has read.
+    pub(crate) figures: Figures,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +26,7 @@ struct Row {
     invented: usize,
     unopenable: usize,
     hung: usize,
+    rules: usize,
 }
 
 impl Row {
@@ -32,6 +37,7 @@ impl Row {
         self.invented += other.invented;
         self.unopenable += other.unopenable;
         self.hung += other.hung;
+        self.rules += other.rules;
     }
 }
 
@@ -46,6 +52,7 @@ impl Table {
             invented: has(Kind::Invented),
             unopenable: has(Kind::Unopenable),
             hung: has(Kind::Hung),
+            rules: has(Kind::Rules),
         });
     }
 
@@ -54,6 +61,7 @@ impl Table {
             self.rows.entry(key).or_default().add(row);
         }
         self.resumed += other.resumed;
+        self.figures.add(&other.figures);
     }
 
     fn total(&self) -> Row {
@@ -77,14 +85,21 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |what: &str, mode: &str, row: &Row| {
-            let Row { cuts, lost, invented, unopenable, hung, .. } = row;
-            writeln!(out, "{what:<12} {mode:<9} {cuts:>6} {lost:>6} {invented:>9} {unopenable:>11} {hung:>6}")
+            let Row { cuts, lost, invented, unopenable, hung, rules, .. } = row;
+            writeln!(
+                out,
+                "{what:<12} {mode:<9} {cuts:>6} {lost:>6} {invented:>9} {unopenable:>11} {hung:>6} {rules:>6}"
+            )
         };
         for ((phase, mode), row) in &self.rows {
             line(phase, mode.word(), row)?;
         }
         line("all", "", &self.total())?;
-        let heading = ["phase", "mode", "cuts", "lost", "invented", "unopenable", "hung"].join(" · ");
-        write!(out, "({heading}; a real server and its clients went on from {} of the images)", self.resumed)
+        let heading = ["phase", "mode", "cuts", "lost", "invented", "unopenable", "hung", "rules"].join(" · ");
+        write!(out, "({heading}; a real server and its clients went on from {} of the images)", self.resumed)?;
+        if self.figures.records > 0 {
+            write!(out, "\n{}", self.figures)?;
+        }
+        Ok(())
     }
 }
