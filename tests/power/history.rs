@@ -21,7 +21,7 @@ use tenfold_checker::history::{
     self, Change, Heard, History, Instance, Kind, Moment, Reason, Record, Standing, TEST, Who,
 };
 use tenfold_checker::verified::Verified;
-use tenfold_checker::{Rule, check};
+use tenfold_checker::{Report, Rule, check};
 
 use crate::judge::{self, Finding};
 use crate::mount::{Entry, Notes};
@@ -55,12 +55,22 @@ const APPLIED: [Rule; 18] = [
 /// What is wrong with a whole run, by the rules of the checker; and what happened in it.
 pub(crate) fn findings(history: &History) -> (Vec<Finding>, Figures) {
     let report = check(history);
-    let broken = report.violations.iter().take(SHOWN).map(ToString::to_string);
+    let mut findings = violations(&report);
     let missing = APPLIED.iter().filter(|rule| !report.applied.contains(rule));
     let missing = missing.map(|rule| format!("{rule:?} was not applied, which needs {}", rule.needs()));
     let open = (!report.ended).then(|| "the history has no end".to_owned());
-    let findings = broken.chain(missing).chain(open).map(|what| Finding { kind: judge::Kind::Rules, what });
-    (findings.collect(), report.figures)
+    findings.extend(missing.chain(open).map(|what| Finding { kind: judge::Kind::Rules, what }));
+    (findings, report.figures)
+}
+
+/// What is wrong with the beginning of a run, by the same rules.
+pub(crate) fn findings_so_far(history: &History) -> Vec<Finding> {
+    violations(&check(history))
+}
+
+fn violations(report: &Report) -> Vec<Finding> {
+    let shown = report.violations.iter().take(SHOWN);
+    shown.map(|violation| Finding { kind: judge::Kind::Rules, what: violation.to_string() }).collect()
 }
 
 /// A log in the words of the checker.

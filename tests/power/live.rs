@@ -76,7 +76,10 @@ impl Trial<'_> {
         for _ in 0..CUTS {
             let mode = Mode::ALL[stage.random.within(0..=4) as usize];
             let cut = self.wait_and_cut(&mut stage, mode);
-            let (image, findings) = cut.unwrap_or_else(|finding| (self.image(&mut stage.random), vec![finding]));
+            let (image, mut findings) = cut.unwrap_or_else(|finding| (self.image(&mut stage.random), vec![finding]));
+            if !findings.is_empty() {
+                findings.extend(history::findings_so_far(&history::history_of(&self.mount.log())));
+            }
             self.note(&mut table, mode, &findings, &image);
             if !findings.is_empty() {
                 return table;
