@@ -12,8 +12,8 @@
 //! at the first failure, even if nothing after it had been written: so nothing was acknowledged after it. The next server on a
 //! good disk knows everything, and the clients finish.
 //!
-//! Deliberately absent: a power cut long after a lost sync, with the server restarted in between. What a system shows then of bytes
-//! that it failed to write is its own affair: see docs/STORAGE.md on disks that do not keep their word.
+//! Deliberately absent: a power cut after a lost sync, with the server started in between. That server reads from the system's
+//! memory what the disk does not have, which no program can tell: see docs/STORAGE.md, "A failed sync, then a start without a power cut".
 
 use std::path::Path;
 
