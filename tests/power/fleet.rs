@@ -268,6 +268,15 @@ async fn keeper(mut member: Member) {
     member.close().await;
 }
 
+/// Waits for an answer.
+pub(crate) async fn heard(answer: Answer) -> Heard {
+    match answer.await {
+        Verdict::Counted => Heard::Counted,
+        Verdict::Refused(reason) => Heard::Refused(reason),
+        Verdict::Unknown => Heard::Unknown,
+    }
+}
+
 impl Common {
     fn told(&self, who: Who, record: Record) {
         self.notes.write(Note::Told { who, record });
@@ -325,11 +334,7 @@ impl Common {
 
     async fn hear(&self, answer: Answer) {
         let (session, number) = (answer.session(), answer.number());
-        let heard = match answer.await {
-            Verdict::Counted => Heard::Counted,
-            Verdict::Refused(reason) => Heard::Refused(reason),
-            Verdict::Unknown => Heard::Unknown,
-        };
+        let heard = heard(answer).await;
         self.notes.write(Note::Ack { session, number, heard });
         self.answers.fetch_add(1, Ordering::SeqCst);
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tenfold::client::Control;
-use tenfold::types::{CampaignStatus, RefusalReason, SessionId, TaskState};
+use tenfold::types::{CampaignStatus, InstanceId, RefusalReason, SessionId, TaskCount, TaskState};
 use tenfold_checker::figures::Figures;
 use tenfold_checker::history::{
     self, Change, Heard, History, Instance, Kind, Moment, Reason, Record, Standing, TEST, Who,
@@ -31,7 +31,7 @@ use crate::story::{self, Campaign, Note};
 const SHOWN: usize = 10;
 
 /// Rules that every whole run under power cuts is held to; what else its history has is applied as well.
-const APPLIED: [Rule; 18] = [
+pub(crate) const LIVE: [Rule; 18] = [
     Rule::Sound,
     Rule::S1,
     Rule::S2,
@@ -52,11 +52,27 @@ const APPLIED: [Rule; 18] = [
     Rule::L3,
 ];
 
+/// Rules that an image is held to on which clients went on; where nothing was lost, some have nothing to say.
+pub(crate) const RESUMED: [Rule; 12] = [
+    Rule::Sound,
+    Rule::S1,
+    Rule::S2,
+    Rule::S3,
+    Rule::S6,
+    Rule::S7,
+    Rule::S9,
+    Rule::S11,
+    Rule::S13,
+    Rule::L1,
+    Rule::L2,
+    Rule::L3,
+];
+
 /// What is wrong with a whole run, by the rules of the checker; and what happened in it.
-pub(crate) fn findings(history: &History) -> (Vec<Finding>, Figures) {
+pub(crate) fn findings(history: &History, applied: &[Rule]) -> (Vec<Finding>, Figures) {
     let report = check(history);
     let mut findings = violations(&report);
-    let missing = APPLIED.iter().filter(|rule| !report.applied.contains(rule));
+    let missing = applied.iter().filter(|rule| !report.applied.contains(rule));
     let missing = missing.map(|rule| format!("{rule:?} was not applied, which needs {}", rule.needs()));
     let open = (!report.ended).then(|| "the history has no end".to_owned());
     findings.extend(missing.chain(open).map(|what| Finding { kind: judge::Kind::Rules, what }));
@@ -75,23 +91,63 @@ fn violations(report: &Report) -> Vec<Finding> {
 
 /// A log in the words of the checker.
 pub(crate) fn history_of(log: &[Entry]) -> History {
-    let mut history = History::default();
-    let mut writers = BTreeMap::new();
-    for entry in log {
-        let Entry::Note(note) = entry else { continue };
-        if let Note::Told { who, record: Record::Begin { session, .. } } = note {
-            writers.insert(SessionId(session.0), *who);
-        }
-        for (who, record) in records(note, &writers) {
-            history.push(who, record);
+    let mut teller = Teller::default();
+    teller.hear_all(log);
+    teller.history
+}
+
+/// Puts notes into the words of the checker, one after the other.
+#[derive(Default)]
+pub(crate) struct Teller {
+    pub(crate) history: History,
+    writers: BTreeMap<SessionId, Who>,
+}
+
+impl Teller {
+    pub(crate) fn hear_all(&mut self, log: &[Entry]) {
+        for entry in log {
+            if let Entry::Note(note) = entry {
+                self.hear(note);
+            }
         }
     }
-    history
+
+    pub(crate) fn hear(&mut self, note: &Note) {
+        if let Note::Told { who, record: Record::Begin { session, .. } } = note {
+            self.writers.insert(SessionId(session.0), *who);
+        }
+        for (who, record) in records(note, &self.writers) {
+            self.history.push(who, record);
+        }
+    }
+
+    /// Something of the test itself.
+    pub(crate) fn tell(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
+            self.history.push(TEST, record);
+        }
+    }
+
+    /// Something of a client; nothing if it was never lent anything.
+    pub(crate) fn tell_of(&mut self, session: SessionId, record: Record) {
+        if let Some(who) = self.writers.get(&session) {
+            self.history.push(*who, record);
+        }
+    }
+
+    /// A client is lent something, perhaps for the first time.
+    pub(crate) fn begin(&mut self, session: SessionId) -> Who {
+        let next = self.history.lines.iter().map(|line| line.who).max().unwrap_or(TEST) + 1;
+        let who = *self.writers.entry(session).or_insert(next);
+        if who == next {
+            self.history.push(who, Record::Begin { session: history::Session(session.0), instance: None });
+        }
+        who
+    }
 }
 
 /// A note in the words of the checker; none for what is not its business.
 fn records(note: &Note, writers: &BTreeMap<SessionId, Who>) -> Vec<(Who, Record)> {
-    let test = |record: Record| vec![(TEST, record)];
     let asked = |name: &str, change| (TEST, Record::Ask { campaign: name.to_owned(), change });
     let done = |name: &str, change| (TEST, Record::Done { campaign: name.to_owned(), change });
     // Whoever was never lent anything has no session that the checker knows of.
@@ -99,8 +155,11 @@ fn records(note: &Note, writers: &BTreeMap<SessionId, Who>) -> Vec<(Who, Record)
         |session: &SessionId, record: Record| writers.get(session).map(|who| (*who, record)).into_iter().collect();
     match note {
         Note::Phase(_) | Note::Begin { .. } => Vec::new(),
-        Note::Ready { .. } => test(Record::Ready),
-        Note::Creating { campaign } => test(creation(campaign)),
+        Note::Ready { instance } => {
+            let instance = Instance(InstanceId::parse(instance).unwrap().0);
+            vec![(TEST, Record::Boot { instance }), (TEST, Record::Ready)]
+        }
+        Note::Creating { campaign } => vec![(TEST, creation(campaign))],
         Note::Created { name } => vec![done(name, Change::Create)],
         Note::Removing { name } => vec![asked(name, Change::Cancel), asked(name, Change::Remove)],
         Note::Removed { name } => vec![done(name, Change::Cancel), done(name, Change::Remove)],
@@ -139,7 +198,7 @@ fn sent(what: story::Sent) -> history::Sent {
     }
 }
 
-fn answer(heard: story::Heard) -> Heard {
+pub(crate) fn answer(heard: story::Heard) -> Heard {
     match heard {
         story::Heard::Counted => Heard::Counted,
         story::Heard::Refused(reason) => Heard::Refused { reason: refusal(reason) },
@@ -157,44 +216,49 @@ fn refusal(reason: RefusalReason) -> Reason {
 }
 
 /// Writes down something of the test itself.
-pub(crate) fn tell(notes: &Notes, record: Record) {
-    notes.write(Note::Told { who: TEST, record });
+pub(crate) fn tell(notes: &Notes, records: impl IntoIterator<Item = Record>) {
+    for record in records {
+        notes.write(Note::Told { who: TEST, record });
+    }
 }
 
-/// Writes down the durable state of a data directory that nobody has open, as `tenfold verify` reads it, which changes
-/// nothing. Whose directory it is; else why it cannot be read.
-pub(crate) fn dump(notes: &Notes, data: &Path, moment: Moment) -> Result<Instance, String> {
-    tell(notes, Record::Dump { moment });
+/// The durable state of a data directory that nobody has open, as `tenfold verify` reads it, which changes nothing; and
+/// whose directory it is. Else why it cannot be read.
+pub(crate) fn dump(data: &Path, moment: Moment) -> Result<(Instance, Vec<Record>), String> {
     let (report, state) = tenfold::store::verify_state(data).map_err(|error| error.to_string())?;
     let end = format!("digest sha256={}", report.digest);
     let lines: Vec<String> = state.lines().chain([end]).collect();
     let Verified { rows, digest } = Verified::parse(&lines.join("\n")).map_err(|line| format!("{line:?}"))?;
-    for row in rows {
-        tell(notes, Record::Row { row });
-    }
-    tell(notes, Record::Dumped { digest });
-    Ok(Instance(report.instance.0))
+    let rows = rows.into_iter().map(|row| Record::Row { row });
+    let records = [Record::Dump { moment }].into_iter().chain(rows).chain([Record::Dumped { digest }]).collect();
+    Ok((Instance(report.instance.0), records))
 }
 
-/// Writes down all counts as a server says they are.
-pub(crate) async fn look(notes: &Notes, control: &Control) {
-    tell(notes, Record::Look);
-    for status in control.status(None).await.unwrap() {
+/// What a server says of all counts, of one campaign or of all. `Look` has to be written before this is called.
+pub(crate) async fn look(control: &Control, campaign: Option<&str>) -> Vec<Record> {
+    let mut records = Vec::new();
+    for status in control.status(campaign).await.unwrap() {
         let name = status.spec.name.clone();
-        tell(notes, stands(&status));
+        records.push(stands(&status));
         let mut from = Some(0);
         while let Some(first) = from {
             let page = control.counts_page(&name, first).await.unwrap();
-            for (_, count) in page.tasks {
-                let (task, campaign) = (count.index.0, name.clone());
-                let (done, extra, leased) = (count.done, count.extra, count.leased);
-                let quarantined = count.state == TaskState::Quarantined;
-                tell(notes, Record::Count { campaign, task, done, extra, leased, quarantined });
-            }
+            records.extend(page.tasks.iter().map(|(_, count)| counted(&name, count)));
             from = page.next;
         }
     }
-    tell(notes, Record::Looked);
+    records
+}
+
+fn counted(campaign: &str, count: &TaskCount) -> Record {
+    Record::Count {
+        campaign: campaign.to_owned(),
+        task: count.index.0,
+        done: count.done,
+        extra: count.extra,
+        leased: count.leased,
+        quarantined: count.state == TaskState::Quarantined,
+    }
 }
 
 fn stands(status: &CampaignStatus) -> Record {

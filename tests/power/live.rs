@@ -16,8 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tenfold::client::Control;
-use tenfold::types::InstanceId;
-use tenfold_checker::history::{Instance, Moment, Record};
+use tenfold_checker::history::{Moment, Record};
 use tokio::runtime::Runtime;
 
 use crate::disk::{Image, Mode};
@@ -63,7 +62,9 @@ impl Stage {
     fn look(&mut self) -> Result<(), Finding> {
         self.site.wait_until_ready().map_err(|what| Finding { kind: Kind::Unopenable, what })?;
         self.notes.write(Note::Ready { instance: self.site.instance() });
-        self.runtime.block_on(look(&self.notes, &self.control));
+        tell(&self.notes, [Record::Look]);
+        let seen = self.runtime.block_on(look(&self.control, None));
+        tell(&self.notes, seen.into_iter().chain([Record::Looked]));
         Ok(())
     }
 }
@@ -100,9 +101,7 @@ impl Trial<'_> {
         let mut site = Site::new(&self.mount.point().join(DATA), &self.scratch.join("live"));
         site.spawn();
         site.wait_until_ready().unwrap();
-        let instance = site.instance();
-        tell(&notes, Record::Boot { instance: Instance(InstanceId::parse(&instance).unwrap().0) });
-        notes.write(Note::Ready { instance });
+        notes.write(Note::Ready { instance: site.instance() });
         notes.write(Note::Phase("live"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let control = Control::new(vec![site.address()], PATIENCE);
@@ -133,7 +132,7 @@ impl Trial<'_> {
         stage.site.strike();
         self.mount.let_die();
         stage.site.bury();
-        tell(&stage.notes, Record::PowerCut { mode: mode.word().to_owned() });
+        tell(&stage.notes, [Record::PowerCut { mode: mode.word().to_owned() }]);
         let image = self.mount.disk().cut(mode, &mut stage.random);
         let place = self.scratch.join("live-copy");
         image.write(&place);
@@ -145,11 +144,12 @@ impl Trial<'_> {
     /// Recovers what a cut left, and looks at it before and after.
     fn recover(&self, notes: &Notes, data: &Path) -> Result<Vec<Finding>, Finding> {
         let unreadable = |what: String| Finding { kind: Kind::Unopenable, what };
-        let instance = dump(notes, data, Moment::Recovered).map_err(unreadable)?;
+        let (instance, records) = dump(data, Moment::Recovered).map_err(unreadable)?;
+        tell(notes, records);
         let findings = judge(&self.story(), &Opener::new().open(data));
         if findings.is_empty() {
-            tell(notes, Record::Boot { instance });
-            dump(notes, data, Moment::Again).map_err(unreadable)?;
+            tell(notes, [Record::Boot { instance }]);
+            tell(notes, dump(data, Moment::Again).map_err(unreadable)?.1);
         }
         Ok(findings)
     }
@@ -159,7 +159,7 @@ impl Trial<'_> {
         let hung =
             |what: &str, site: &Site| Finding { kind: Kind::Hung, what: format!("{what}: {}", site.last_words()) };
         stage.look()?;
-        tell(&stage.notes, Record::Calm);
+        tell(&stage.notes, [Record::Calm]);
         if !stage.fleet.finish() {
             return Err(hung("the clients do not come to an end", &stage.site));
         }
@@ -168,12 +168,12 @@ impl Trial<'_> {
         if !stopped.success() {
             return Err(hung("the server does not end well", &stage.site));
         }
-        tell(&stage.notes, Record::EndedServer { code: stopped.code() });
+        tell(&stage.notes, [Record::EndedServer { code: stopped.code() }]);
         let data = self.mount.point().join(DATA);
-        dump(&stage.notes, &data, Moment::Rest).map_err(|what| Finding { kind: Kind::Unopenable, what })?;
-        tell(&stage.notes, Record::End);
+        let (_, records) = dump(&data, Moment::Rest).map_err(|what| Finding { kind: Kind::Unopenable, what })?;
+        tell(&stage.notes, records.into_iter().chain([Record::End]));
         let mut findings = judge(&self.story(), &Opener::new().open(&data));
-        let (broken, figures) = history::findings(&history::history_of(&self.mount.log()));
+        let (broken, figures) = history::findings(&history::history_of(&self.mount.log()), &history::LIVE);
         findings.extend(broken);
         table.figures.add(&figures);
         Ok(findings)

@@ -244,6 +244,11 @@ impl<'a> Replay<'a> {
         }
     }
 
+    /// The log so far.
+    fn told(&self) -> &[Entry] {
+        &self.log[..self.at]
+    }
+
     fn operation(&mut self, operation: &Operation) {
         if let Operation::Create { name, inode, is_directory: false, .. } = operation
             && name == "db"
@@ -268,14 +273,15 @@ impl Bench<'_> {
         for cut in cuts {
             replay.advance(cut.at);
             let image = replay.disk.cut(cut.mode, &mut cut.random(self.sweep.seed));
-            let findings = self.examine(&image, &replay.story, honest);
+            let findings = self.examine(&image, &replay, cut.mode, honest);
             self.note(replay.story.phase, cut, &image, &replay.story, &findings, honest);
         }
         self.table
     }
 
     /// Recovers an image, unless an equal one was recovered before, and compares.
-    fn examine(&mut self, image: &Image, story: &Story, thorough: bool) -> Vec<Finding> {
+    fn examine(&mut self, image: &Image, before: &Replay<'_>, mode: Mode, thorough: bool) -> Vec<Finding> {
+        let story = &before.story;
         let digest = image.digest();
         if let Some(known) = self.known.get(&digest) {
             return judge(story, known);
@@ -291,7 +297,7 @@ impl Bench<'_> {
             }
             if self.recovered.is_multiple_of(RESUME) {
                 self.opener.end();
-                findings.extend(resume::resume(&data, &self.place.join("files"), story));
+                findings.extend(resume::resume(&data, &self.place.join("files"), story, before.told(), mode));
                 self.table.resumed += 1;
             }
         }
@@ -321,7 +327,7 @@ impl Bench<'_> {
         for second in planned {
             again.advance(second.at);
             let image = again.disk.cut(second.mode, &mut second.random(self.sweep.seed));
-            let findings = self.examine(&image, &replay.story, false);
+            let findings = self.examine(&image, replay, second.mode, false);
             self.note("recovery", second, &image, &replay.story, &findings, true);
         }
     }
