@@ -13,7 +13,7 @@
 //! good disk knows everything, and the clients finish.
 //!
 //! Deliberately absent: a power cut after a lost sync, with the server started in between. That server reads from the system's
-//! memory what the disk does not have, which no program can tell: see docs/STORAGE.md, "A failed sync, then a start without a power cut".
+//! memory what the disk does not have: see docs/STORAGE.md, "A failed sync, then a start without a power cut".
 
 use std::path::Path;
 

@@ -21,6 +21,7 @@ use tenfold::protocol::codec;
 use tenfold::protocol::frame::{self, Decoder, SERVER_PREFACE_BYTES, VERSIONS};
 use tenfold::protocol::messages::{ClientMessage, ServerMessage, WireGrant, WireRefusal, WireRequest, WireSession};
 use tenfold::types::{InstanceId, Outcome, Refusal, SessionId, Want};
+use tenfold_checker::figures::Figures;
 use tenfold_checker::history::{self as words, Instance, Moment, Record};
 
 use crate::disk::Mode;
@@ -34,18 +35,21 @@ use crate::story::{self, Heard, Note, Request, Sent, Session, Stage, Story};
 /// Higher than that of any connection of the recorded run.
 const ATTEMPT: u64 = 1 << 32;
 
-/// What went wrong, if anything, on what a cut in some mode left of a run, whose log up to then is `told`. The server is
-/// gone when this returns.
-pub(crate) fn resume(data: &Path, files: &Path, story: &Story, told: &[Entry], mode: Mode) -> Vec<Finding> {
+/// What went wrong, if anything, on what a cut in some mode left of a run, whose log up to then is `told`; and what happened
+/// if it went on to the end. The server is gone when this returns.
+pub(crate) fn resume(data: &Path, files: &Path, story: &Story, told: &[Entry], mode: Mode) -> (Vec<Finding>, Figures) {
     let mut teller = Teller::default();
     teller.hear_all(told);
     // They do not end by themselves any more: others come in their place.
     teller.history.lines.retain(|line| line.record != Record::UntilDone);
     teller.tell([Record::PowerCut { mode: mode.word().to_owned() }]);
     match go_on(data, files, story, &mut teller) {
-        Ok(Went::ToTheEnd) => history::findings(&teller.history, &history::RESUMED).0,
-        Ok(Went::Nowhere) => history::findings_so_far(&teller.history),
-        Err(finding) => [finding].into_iter().chain(history::findings_so_far(&teller.history)).collect(),
+        Ok(Went::ToTheEnd) => history::findings(&teller.history, &history::RESUMED),
+        Ok(Went::Nowhere) => (history::findings_so_far(&teller.history), Figures::default()),
+        Err(finding) => {
+            let broken = history::findings_so_far(&teller.history);
+            ([finding].into_iter().chain(broken).collect(), Figures::default())
+        }
     }
 }
 

@@ -297,7 +297,10 @@ impl Bench<'_> {
             }
             if self.recovered.is_multiple_of(RESUME) {
                 self.opener.end();
-                findings.extend(resume::resume(&data, &self.place.join("files"), story, before.told(), mode));
+                let files = self.place.join("files");
+                let (broken, figures) = resume::resume(&data, &files, story, before.told(), mode);
+                findings.extend(broken);
+                self.table.figures.add(&figures);
                 self.table.resumed += 1;
             }
         }
