@@ -28,8 +28,8 @@ const STATE: &str = "
 
 /// Client 1 works on `c` and is killed with request 2 unanswered but counted; client 2 finishes `c`, late and with more than
 /// it was lent, fails at `e`, which is set aside, has a report of a forgotten lease refused, and takes over what client 4
-/// held when it was killed; client 3 works on `n` across kills; a connection of the origin's works on `o`; client 8 is one
-/// of another data directory.
+/// held when it was killed; client 3 works on `n` across kills; a connection of the origin's works on `o`; clients 8 and 9
+/// are of another data directory, where 9 was lent something that nobody will ever be lent again.
 const RIGHT: &str = "
 0 set requests-complete 1
 0 set expiries 1
@@ -40,6 +40,10 @@ const RIGHT: &str = "
 0 boot #z
 0 ready
 8 begin @8 #z
+0 create z 1 1 counted 200 - - -
+0 done z create
+9 begin @9 #z
+9 grant 90 z 0 0 1
 0 killed-server
 0 new-directory
 0 boot #a
@@ -109,6 +113,7 @@ const RIGHT: &str = "
 3 resumed #a 0
 0 time 10
 0 killed-client 4
+0 killed-client 9
 0 calm
 0 time 20
 2 grant 20 c 0 0 1

@@ -86,7 +86,10 @@ impl Liveness {
             let Some(died) = client.dead_by else { continue };
             let books = client.sessions.iter().filter_map(|session| world.sessions.get(session));
             for (directory, id) in books.flat_map(|book| book.leases.iter().map(|id| (book.directory, *id))) {
-                let Some(lease) = world.leases.get(&(directory, id)) else { continue };
+                // What was lent in a data directory that is gone went with it.
+                let Some(lease) = world.leases.get(&(directory, id)).filter(|_| directory == world.directory) else {
+                    continue;
+                };
                 let Some(length) = world.campaigns[lease.campaign].lease_ms else { continue };
                 let due = died.max(calm).saturating_add(length).saturating_add(bound);
                 if lease.request.is_some() || world.now < due || !self.judged.insert((directory, id)) {
