@@ -217,9 +217,7 @@ fn refusal(reason: RefusalReason) -> Reason {
 
 /// Writes down something of the test itself.
 pub(crate) fn tell(notes: &Notes, records: impl IntoIterator<Item = Record>) {
-    for record in records {
-        notes.write(Note::Told { who: TEST, record });
-    }
+    notes.write_all(records.into_iter().map(|record| Note::Told { who: TEST, record }));
 }
 
 /// The durable state of a data directory that nobody has open, as `tenfold verify` reads it, which changes nothing; and

@@ -144,13 +144,14 @@ impl Trial<'_> {
     /// Recovers what a cut left, and looks at it before and after.
     fn recover(&self, notes: &Notes, data: &Path) -> Result<Vec<Finding>, Finding> {
         let unreadable = |what: String| Finding { kind: Kind::Unopenable, what };
-        let (instance, records) = dump(data, Moment::Recovered).map_err(unreadable)?;
-        tell(notes, records);
+        let (instance, mut records) = dump(data, Moment::Recovered).map_err(unreadable)?;
         let findings = judge(&self.story(), &Opener::new().open(data));
         if findings.is_empty() {
-            tell(notes, [Record::Boot { instance }]);
-            tell(notes, dump(data, Moment::Again).map_err(unreadable)?.1);
+            records.push(Record::Boot { instance });
+            records.extend(dump(data, Moment::Again).map_err(unreadable)?.1);
         }
+        // Together: a client that reports meanwhile would part two looks at the same state.
+        tell(notes, records);
         Ok(findings)
     }
 

@@ -120,7 +120,12 @@ pub(crate) struct Notes(Arc<Shared>);
 
 impl Notes {
     pub(crate) fn write(&self, note: Note) {
-        self.0.lock().log.push(Entry::Note(note));
+        self.write_all([note]);
+    }
+
+    /// Several that stay together, whatever others write meanwhile.
+    pub(crate) fn write_all(&self, notes: impl IntoIterator<Item = Note>) {
+        self.0.lock().log.extend(notes.into_iter().map(Entry::Note));
     }
 }
 
