@@ -74,12 +74,8 @@ pub fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
 pub fn verify_state(path: &Path) -> Result<(VerifyReport, VerifiedState), OpenError> {
     let mut restorer = Restorer::new();
     let (mut report, keys) = verify_rows(path, &mut restorer)?;
-    let options = Options::default();
-    let coordinator = restorer
-        .finish(options, report.instance, Tick::default())
-        .map_err(|error| Trouble::Damaged(damage_of(error)).at(path))?;
+    let state = finish(restorer, report.instance, keys, path)?;
     report.checked.push("the rows fit together: books of every task, leases, sessions, quarantines".into());
-    let state = VerifiedState { coordinator, keys };
     report.digest = dump::digest(state.lines());
     Ok((report, state))
 }
@@ -94,8 +90,13 @@ pub fn verify_in_memory(store: &MemoryStore) -> Result<VerifiedState, OpenError>
     check_format(store).map_err(|trouble| trouble.at(path))?;
     let recovered = recover(store, &mut restorer).map_err(|error| Trouble::from(error).at(path))?;
     let (_, keys) = check_texts(store, &recovered).map_err(|error| Trouble::from(error).at(path))?;
+    finish(restorer, recovered.books.instance, keys, path)
+}
+
+/// Checks that the rows fit together.
+fn finish(restorer: Restorer, instance: InstanceId, keys: Keys, path: &Path) -> Result<VerifiedState, OpenError> {
     let coordinator = restorer
-        .finish(Options::default(), recovered.books.instance, Tick::default())
+        .finish(Options::default(), instance, Tick::default())
         .map_err(|error| Trouble::Damaged(damage_of(error)).at(path))?;
     Ok(VerifiedState { coordinator, keys })
 }
