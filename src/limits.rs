@@ -58,6 +58,8 @@ pub const CLOCK_STEP_MS_MAX: u64 = 1_000;
 pub const CLOCK_LOOK_MS: u64 = 250;
 /// A commit that takes longer than this ends the process, in milliseconds.
 pub const COMMIT_MS_MAX: u64 = 60_000;
+/// Opening the data directory may take so many times that without getting on: the database reads its whole log in one step.
+pub const OPENING_COMMITS: u32 = 10;
 
 // Sessions and leases.
 

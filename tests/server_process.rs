@@ -5,15 +5,19 @@
 
 mod server_support;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::{Native, hello, raw, spec};
 use tempfile::{TempDir, tempdir};
 use tenfold::protocol::messages::{ClientMessage, ServerMessage, WireAnswer, WireControl, WireFate, WireRequest};
+use tenfold::server::{Fatal, Server};
 
 /// `tenfold serve` in a process of its own; killed when it is dropped.
 struct Process {
@@ -125,6 +129,43 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(process.said[0].ends_with("1 session, 1 lease"), "{:?}", process.said);
 }
 
+/// A data directory whose disk answers nothing: what is read first is a pipe that nobody writes to.
+fn dead_disk(directory: &TempDir) -> PathBuf {
+    let ready = directory.path().join("data").join("READY");
+    std::fs::create_dir(ready.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(&ready).status().unwrap().success());
+    ready
+}
+
+#[test]
+fn a_start_that_waits_for_its_disk_can_be_stopped() {
+    let directory = tempdir().unwrap();
+    let ready = dead_disk(&directory);
+    let mut child = serve(&directory).stderr(Stdio::piped()).spawn().unwrap();
+    // It opens when the server does; which then waits for a word.
+    let pipe = File::options().write(true).open(ready).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("stopped while starting"), "{said}");
+    drop(pipe);
+}
+
+#[test]
+fn a_disk_that_hangs_while_the_data_directory_is_opened_ends_the_server() {
+    let directory = tempdir().unwrap();
+    dead_disk(&directory);
+    let (sender, receiver) = mpsc::channel();
+    let mut config = server_support::config(&directory);
+    config.bounds.opening = Duration::from_millis(64);
+    config.fatal = Fatal::new(move |reason| sender.send(reason.to_owned()).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.spawn(Server::start(config));
+    assert_eq!(receiver.recv().unwrap(), "opening the data directory has not got on for 64ms: the disk hangs");
+    runtime.shutdown_background();
+}
+
 #[tokio::test]
 async fn a_directory_in_use_is_a_conflict_that_names_the_holder() {
     let directory = tempdir().unwrap();
@@ -138,7 +179,7 @@ async fn a_directory_in_use_is_a_conflict_that_names_the_holder() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let directory = tempdir().unwrap();
-    for arguments in [["--lease", "1ms"], ["--drain", "soon"], ["--log-format", "xml"]] {
+    for arguments in [["--lease", "1ms"], ["--drain", "soon"], ["--disk-timeout", "10ms"], ["--log-format", "xml"]] {
         assert_eq!(serve(&directory).args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
     }
     let misspelt = serve(&directory).env("TENFOLD_FAULT", "after-comit:requests").output().unwrap();

@@ -28,6 +28,9 @@ just as safe.
 Example:
   tenfold serve --data-dir ./data --listen 127.0.0.1:65432";
 
+/// Shortest `--disk-timeout`.
+const DISK_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -60,6 +63,10 @@ pub struct ServeArguments {
     /// When stopping, how long to wait for reports of what is lent
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
     drain: Duration,
+    /// A disk that lets one commit wait for longer than this hangs: the server ends, to be started again. While starting,
+    /// it is given ten times that to get on
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    disk_timeout: Duration,
     /// How log lines on stderr look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -74,10 +81,16 @@ impl ServeArguments {
         self.log_format
     }
 
-    fn config(&self) -> Result<Config, Complaint> {
+    fn config(&self, bounds: Bounds) -> Result<Config, Complaint> {
         let lease_ms = values::milliseconds(self.lease);
         if !(limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX).contains(&lease_ms) {
             return Err(Complaint::new(Exit::Usage, format!("--lease: {}", SpecError::Lease)));
+        }
+        if self.disk_timeout < DISK_TIMEOUT_MIN {
+            let what = format!(
+                "--disk-timeout: must be at least {DISK_TIMEOUT_MIN:?}: a good disk takes that long now and then"
+            );
+            return Err(Complaint::new(Exit::Usage, what));
         }
         Ok(Config {
             listen: self.listen.iter().map(|address| listen_address(address)).collect::<Result<_, _>>()?,
@@ -85,6 +98,11 @@ impl ServeArguments {
             origin_campaign: self.origin_campaign.clone(),
             origin_idle: self.origin_idle,
             drain: self.drain,
+            bounds: Bounds {
+                commit: self.disk_timeout,
+                opening: self.disk_timeout.saturating_mul(limits::OPENING_COMMITS),
+                ..bounds
+            },
             ..Config::new(&self.data_dir)
         })
     }
@@ -101,14 +119,23 @@ pub fn serve(arguments: ServeArguments) -> Result<Exit, Complaint> {
         .thread_name("tenfold-session")
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_in_runtime(&arguments, bounds))
+    let exit = runtime.block_on(serve_in_runtime(&arguments, bounds));
+    // Whoever is still reading from a disk that does not answer is left behind.
+    runtime.shutdown_background();
+    exit
 }
 
 async fn serve_in_runtime(arguments: &ServeArguments, bounds: Bounds) -> Result<Exit, Complaint> {
     // Signals count from here on, so that one that comes while the data is recovered is not lost.
-    let stops = stop_signals().context("cannot receive signals")?;
-    let config = Config { bounds, ..arguments.config()? };
-    let server = Server::start(config).await.map_err(complaint)?;
+    let mut stops = stop_signals().context("cannot receive signals")?;
+    let config = arguments.config(bounds)?;
+    let server = tokio::select! {
+        started = Server::start(config) => started.map_err(complaint)?,
+        Some(()) = stops.recv() => {
+            output::note("stopped while starting; the data directory is as safe as it was");
+            return Ok(Exit::Ok);
+        }
+    };
     arm_panic_hook(Fatal::end_process());
     say_recovered(&arguments.data_dir, server.recovered());
     for address in server.exposed() {

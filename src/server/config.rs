@@ -79,6 +79,8 @@ pub struct Bounds {
     pub write: Duration,
     /// How long one commit may take.
     pub commit: Duration,
+    /// How long the opening of the data directory may take without getting on.
+    pub opening: Duration,
 }
 
 impl Default for Bounds {
@@ -97,6 +99,7 @@ impl Default for Bounds {
             message: Duration::from_millis(limits::MESSAGE_MS_MAX),
             write: Duration::from_millis(limits::WRITE_MS_MAX),
             commit: Duration::from_millis(limits::COMMIT_MS_MAX),
+            opening: Duration::from_millis(limits::COMMIT_MS_MAX) * limits::OPENING_COMMITS,
         }
     }
 }

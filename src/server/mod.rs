@@ -334,6 +334,9 @@ struct Opened {
 fn open(config: &Config) -> Result<(Opened, Running), StartError> {
     let system = |what: &str, error: &dyn std::fmt::Display| StartError::System(format!("{what}: {error}"));
     let fault = Fault::from_environment().map_err(StartError::System)?;
+    let opening = "opening the data directory";
+    let watchdog = Watchdog::over_steps(store::steps, opening, config.bounds.opening, config.fatal.clone())
+        .map_err(|error| system("no thread for the watchdog", &error))?;
     let mut fresh_instance = InstanceId::NONE;
     getrandom::fill(&mut fresh_instance.0).map_err(|error| system("no random bytes", &error))?;
     let mut clock = Clock::start();
@@ -360,7 +363,8 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
     };
     let pipeline = Pipeline::boot(coordinator, ledger, clock, links).map_err(StartError::Boot)?;
     let recovered = Recovered { recovery, summary: pipeline.machine().summary(), instance };
-    let watchdog = Watchdog::start(gauge, config.bounds.commit, config.fatal.clone())
+    drop(watchdog);
+    let watchdog = Watchdog::over_commits(gauge, config.bounds.commit, config.fatal.clone())
         .map_err(|error| system("no thread for the watchdog", &error))?;
     let (end, ended) = oneshot::channel();
     thread::Builder::new()

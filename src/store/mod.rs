@@ -35,7 +35,7 @@ mod tests;
 pub mod texts;
 pub mod verify;
 
-pub use self::sled::syncs;
+pub use self::sled::{steps, syncs};
 pub use kv::{CommitError, CommitFailure};
 pub use ledger::{Ledger, Rows};
 pub use migrate::FORMAT;

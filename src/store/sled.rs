@@ -20,6 +20,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::Dir;
@@ -51,6 +52,14 @@ const MAIN_FILE: &str = "db";
 pub fn syncs() -> u64 {
     sync::count()
 }
+
+/// How many records this process has read from databases, and real syncs it has made: rises while an opening gets on.
+pub fn steps() -> u64 {
+    READ.load(Ordering::Relaxed).wrapping_add(sync::count())
+}
+
+/// Records read.
+static READ: AtomicU64 = AtomicU64::new(0);
 
 /// A sled database.
 pub struct SledStore {
@@ -84,6 +93,7 @@ impl SledStore {
     /// See [`SledError`].
     pub fn open(path: &Path) -> Result<Self, SledError> {
         sync::check().map_err(SledError::NoSync)?;
+        forget_cached(path)?;
         remove_unfinished_snapshots(path)?;
         let database = open_database(path)?;
         File::open(path)?.sync_all()?;
@@ -109,7 +119,7 @@ impl SledStore {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        if self.failed {
+        if self.failed || sync::check().is_err() {
             // Closing would write and sync once more, after a failure, and may hang; the process is about to end anyway.
             std::mem::forget(self.database.clone());
         }
@@ -169,6 +179,7 @@ impl Reader for SledReader {
         }
         for item in self.tree.range(from..below) {
             let (key, value) = item.map_err(read_error)?;
+            READ.fetch_add(1, Ordering::Relaxed);
             if visit(&key, &value).is_break() {
                 break;
             }
@@ -179,6 +190,33 @@ impl Reader for SledReader {
 
 fn read_error(error: ::sled::Error) -> ReadError {
     ReadError(error.to_string())
+}
+
+/// Has the system read the database's files from the disk again. After a failed sync it takes what was not written for written:
+/// whoever starts next would find in its memory what the disk does not have, and build on it.
+#[cfg(target_os = "linux")]
+fn forget_cached(path: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            let file = File::open(entry.path())?;
+            // What is not yet written stays; so that little is left to forget, it is written first.
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Elsewhere there is no way to ask for it.
+#[cfg(not(target_os = "linux"))]
+fn forget_cached(_path: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Removes snapshots that a killed process had not finished. They are written by every opening, so a server that is killed

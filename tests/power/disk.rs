@@ -49,7 +49,8 @@ pub(crate) enum Operation {
     Remove { directory: Inode, name: String },
     /// A sync of a file or of a directory.
     Sync { inode: Inode },
-    /// A sync of a file that failed: Linux then takes what was to be written for written, and no later sync writes it.
+    /// A sync of a file that failed and lost what it was to write: Linux takes that for written, and no later sync writes it. The
+    /// disk has the old bytes, and the new length.
     FailedSync { file: Inode },
 }
 
@@ -246,7 +247,10 @@ impl Disk {
             },
             Operation::FailedSync { file } => {
                 if let Some(Node::File(file)) = self.nodes.get_mut(file) {
-                    file.pending.clear();
+                    let length = file.current.len();
+                    file.current.clone_from(&file.durable);
+                    file.current.resize(length, 0);
+                    file.pending = vec![Change::Resize { length }];
                 }
             }
         }

@@ -6,21 +6,24 @@
 //! | once | the n-th write or sync fails, no other |
 //! | short | the n-th write writes half; then there is no room |
 //! | full | from the n-th write on there is no room for some writes, then there is again |
-//! | lost sync | the n-th sync fails and what it was to write is lost; the next one says that all is well |
+//! | lost sync | the n-th sync fails and what it was to write is lost; the next one says that all is well. The system's memory still has it |
 //!
 //! Expected of each: the process ends by itself, non-zero, and says why. What had been answered by then is on the disk as it was
 //! at the first failure, even if nothing after it had been written: so nothing was acknowledged after it. The next server on a
-//! good disk knows everything, and the clients finish.
+//! good disk knows everything, and the clients finish. The whole history is read by the checker, rule S15 included.
 //!
-//! Deliberately absent: a power cut after a lost sync, with the server started in between. That server reads from the system's
-//! memory what the disk does not have: see docs/STORAGE.md, "A failed sync, then a start without a power cut".
+//! After a lost sync the power fails once more, while the clients get on with the next server: had that one taken for durable what only
+//! the system's memory has, what it acknowledged on top of it would be lost now.
 
 use std::path::Path;
 
 use tenfold::client::Control;
+use tenfold_checker::Rule;
+use tenfold_checker::history::{Moment, Record};
 
 use crate::disk::{Image, Mode};
 use crate::fleet::{self, DOOMED, Fleet};
+use crate::history::{self, dump, look, tell};
 use crate::judge::{Finding, Kind, judge};
 use crate::live::story_of;
 use crate::mount::{Entry, Fault, Mount};
@@ -76,12 +79,11 @@ impl Trial<'_> {
         self.mount.load(&Image::default());
         let notes = self.mount.notes();
         let mut site = Site::new(&self.mount.point().join(DATA), &self.scratch.join("faults"));
-        let start = |site: &mut Site| -> Result<(), Finding> {
-            site.spawn();
-            site.wait_until_ready().map_err(|what| Finding { kind: Kind::Unopenable, what })?;
-            notes.write(Note::Ready { instance: site.instance() });
-            Ok(())
-        };
+        let lost_sync = matches!(fault, Fault::LostSync { .. });
+        if lost_sync {
+            self.mount.keep_cached();
+        }
+        let mut felt = when != When::Creating;
         if when == When::Creating {
             self.mount.break_down(Some(fault));
             site.spawn();
@@ -90,10 +92,11 @@ impl Trial<'_> {
                 site.kill();
                 self.mount.break_down(None);
             } else {
+                felt = true;
                 self.expect_end(&mut site)?;
             }
         }
-        start(&mut site)?;
+        self.start(&mut site)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let control = Control::new(vec![site.address()], PATIENCE);
         for campaign in fleet::campaigns().iter().filter(|campaign| campaign.name != DOOMED) {
@@ -101,7 +104,7 @@ impl Trial<'_> {
         }
         let mut fleet = Fleet::start(site.address(), notes.clone(), random.number(), WORKERS);
         if !fleet.wait_for_answers(random.within(1..=40) as usize) {
-            return Err(Finding { kind: Kind::Hung, what: "the clients do not get on".to_owned() });
+            return Err(hung("the clients do not get on".to_owned()));
         }
         match when {
             When::Creating => {}
@@ -109,23 +112,58 @@ impl Trial<'_> {
                 self.mount.break_down(Some(fault));
                 self.expect_end(&mut site)?;
                 self.power(random);
-                start(&mut site)?;
+                self.start(&mut site)?;
             }
             When::Starting => {
                 site.kill();
+                tell(&notes, [Record::KilledServer]);
                 self.mount.break_down(Some(fault));
                 site.spawn();
                 self.expect_end(&mut site)?;
                 self.power(random);
-                start(&mut site)?;
+                self.start(&mut site)?;
             }
         }
-        if !fleet.finish() {
-            return Err(Finding { kind: Kind::Hung, what: "the clients do not come to an end".to_owned() });
+        if lost_sync && when != When::Creating {
+            // As many answers again.
+            let more = story_of(&self.mount.log()).answers() + random.within(1..=20) as usize;
+            if !fleet.wait_for_answers(more) {
+                return Err(hung("the clients do not get on".to_owned()));
+            }
+            site.kill();
+            self.cut(random);
+            self.start(&mut site)?;
         }
-        site.stop();
-        let found = Opener::new().open(&self.mount.point().join(DATA));
-        judge(&story_of(&self.mount.log()), &found).into_iter().next().map_or(Ok(()), Err)
+        tell(&notes, [Record::Calm]);
+        if !fleet.finish() {
+            return Err(hung("the clients do not come to an end".to_owned()));
+        }
+        tell(&notes, [Record::Look]);
+        let seen = runtime.block_on(look(&control, None));
+        tell(&notes, seen.into_iter().chain([Record::Looked]));
+        let stopped = site.stop().ok_or_else(|| hung(format!("the server does not stop: {}", site.last_words())))?;
+        tell(&notes, [Record::EndedServer { code: stopped.code() }]);
+        let data = self.mount.point().join(DATA);
+        let (_, records) = dump(&data, Moment::Rest).map_err(unopenable)?;
+        tell(&notes, records.into_iter().chain([Record::End]));
+        let log = self.mount.log();
+        let mut findings = judge(&story_of(&log), &Opener::new().open(&data));
+        let rules = [&history::RESUMED[..], if felt { &[Rule::S15] } else { &[] }].concat();
+        findings.extend(history::findings(&history::history_of(&log), &rules).0);
+        findings.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Starts a server on a disk that works, after a look at what it is going to find.
+    fn start(&self, site: &mut Site) -> Result<(), Finding> {
+        let notes = self.mount.notes();
+        let data = self.mount.point().join(DATA);
+        if data.join("READY").exists() {
+            tell(&notes, dump(&data, Moment::Recovered).map_err(unopenable)?.1);
+        }
+        site.spawn();
+        site.wait_until_ready().map_err(unopenable)?;
+        notes.write(Note::Ready { instance: site.instance() });
+        Ok(())
     }
 
     /// The server ends by itself, saying why; what it had answered was durable before its disk first failed.
@@ -133,15 +171,17 @@ impl Trial<'_> {
         let ended = site.wait_for_end(PATIENCE);
         let failed_at = self.mount.failed_at();
         self.mount.break_down(None);
-        let hung = |what: String| Err(Finding { kind: Kind::Hung, what });
         let Some(status) = ended else {
-            return hung(format!("the server does not end by {failed_at:?}: {}", site.last_words()));
+            return Err(hung(format!("the server does not end by {failed_at:?}: {}", site.last_words())));
         };
+        tell(&self.mount.notes(), [Record::EndedServer { code: status.code() }]);
         let words = site.last_words();
         if status.code().is_none_or(|code| code == 0) || words.is_empty() {
-            return hung(format!("the server ended with {status}, saying {words:?}"));
+            return Err(hung(format!("the server ended with {status}, saying {words:?}")));
         }
-        let Some((failed_at, _)) = failed_at else { return hung("the server ended, but not by the fault".to_owned()) };
+        let Some((failed_at, _)) = failed_at else {
+            return Err(hung("the server ended, but not by the fault".to_owned()));
+        };
         // The notes of what was answered to the very end; the disk as it was at the first failure.
         let log = self.mount.log();
         let mut disk = crate::disk::Disk::new();
@@ -161,9 +201,23 @@ impl Trial<'_> {
     /// Now and then the power fails as well before the next start.
     fn power(&self, random: &mut Random) {
         if random.percent(50) {
-            let mode = Mode::ALL[random.within(0..=4) as usize];
-            let image = self.mount.disk().cut(mode, random);
-            self.mount.restore(&image);
+            self.cut(random);
         }
     }
+
+    /// The power fails while no server runs.
+    fn cut(&self, random: &mut Random) {
+        let mode = Mode::ALL[random.within(0..=4) as usize];
+        let image = self.mount.disk().cut(mode, random);
+        self.mount.restore(&image);
+        tell(&self.mount.notes(), [Record::PowerCut { mode: mode.word().to_owned() }]);
+    }
+}
+
+fn hung(what: String) -> Finding {
+    Finding { kind: Kind::Hung, what }
+}
+
+fn unopenable(what: String) -> Finding {
+    Finding { kind: Kind::Unopenable, what }
 }

@@ -26,6 +26,8 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
+use tenfold_checker::history::{Record, TEST};
+
 use crate::disk::{Disk, Image, Inode, Operation};
 use crate::story::Note;
 
@@ -73,6 +75,8 @@ struct State {
     power: Power,
     parked: Vec<Box<dyn FnOnce() + Send>>,
     fault: Option<Fault>,
+    /// Whether the system may answer reads from its memory, and go on to after the disk has lost what is there.
+    cached: bool,
     counted: Counted,
     /// Where in the log the fault was first felt, and by what.
     failed_at: Option<(usize, String)>,
@@ -140,6 +144,7 @@ impl Mount {
             power: Power::On,
             parked: Vec::new(),
             fault: None,
+            cached: false,
             counted: Counted::default(),
             failed_at: None,
         };
@@ -167,7 +172,14 @@ impl Mount {
         state.cut_at = None;
         state.power = Power::On;
         state.fault = None;
+        state.cached = false;
         state.failed_at = None;
+    }
+
+    /// From now on the system answers reads from its memory where it can. Not for trials in which the power may be off: what waits for
+    /// it would wait in the kernel.
+    pub(crate) fn keep_cached(&self) {
+        self.shared.lock().cached = true;
     }
 
     /// The disk as it is.
@@ -316,7 +328,12 @@ impl State {
             let Counted { writes, syncs } = self.counted;
             let name = self.disk.name(inode).unwrap_or_default();
             self.failed_at = Some((self.log.len(), format!("{what} {name}, after {writes} writes and {syncs} syncs")));
+            self.log.push(Entry::Note(Note::Told { who: TEST, record: Record::DiskFailed }));
         }
+    }
+
+    fn open_flags(&self) -> FopenFlags {
+        if self.cached { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO }
     }
 
     fn attributes(&self, inode: Inode) -> Option<FileAttr> {
@@ -482,8 +499,8 @@ impl Filesystem for Server {
         self.with(
             reply,
             |reply| reply.error(Errno::EIO),
-            |_, reply| {
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+            |state, reply| {
+                reply.opened(FileHandle(0), state.open_flags());
             },
         );
     }
@@ -503,7 +520,7 @@ impl Filesystem for Server {
             |reply| reply.error(Errno::EIO),
             |state, reply| match state.create(parent, name, false) {
                 Ok(attributes) => {
-                    reply.created(&NO_TIME, &attributes, Generation(0), FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+                    reply.created(&NO_TIME, &attributes, Generation(0), FileHandle(0), state.open_flags());
                 }
                 Err(error) => reply.error(error),
             },
