@@ -1,0 +1,144 @@
+//! What is printed and kept of the results: medians over rounds, and ratios to the ceilings of the same run.
+
+use std::fmt::Write;
+
+use crate::plan::{Results, Shape};
+use crate::server::{Kind, Measured};
+
+/// The middle of the rounds, field by field, and the spread of the rates.
+#[derive(Clone, Copy, Debug)]
+struct Middle {
+    measured: Measured,
+    lowest: f64,
+    highest: f64,
+}
+
+fn middle(rounds: &[Measured]) -> Middle {
+    let sorted = |field: fn(&Measured) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(field).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let median = |field| {
+        let values = sorted(field);
+        values[values.len() / 2]
+    };
+    let rates = sorted(|one| one.rate);
+    let measured = Measured {
+        rate: median(|one| one.rate),
+        p50: median(|one| one.p50),
+        p99: median(|one| one.p99),
+        p999: median(|one| one.p999),
+        cpu: median(|one| one.cpu),
+        written: median(|one| one.written),
+    };
+    Middle { measured, lowest: rates[0], highest: rates[rates.len() - 1] }
+}
+
+fn shapes(results: &Results) -> Vec<Shape> {
+    let mut shapes: Vec<Shape> = results.keys().map(|(shape, _)| *shape).collect();
+    shapes.dedup();
+    shapes
+}
+
+/// The table for people.
+pub(crate) fn text(results: &Results) -> String {
+    let mut out = String::new();
+    writeln!(out, "runs a message · clients · server · cycles/s (lowest … highest) · p50 p99 p99.9 in µs · server CPU µs and bytes written a cycle").unwrap();
+    for shape in shapes(results) {
+        let of = |kind| middle(&results[&(shape, kind)]);
+        for kind in Kind::ALL {
+            let Middle { measured: m, lowest, highest } = of(kind);
+            writeln!(
+                out,
+                "{:>3} {:>4}  {:<14} {:>8.0} ({lowest:.0} … {highest:.0})  {:>6.0} {:>6.0} {:>6.0}  {:>6.1} {:>6.0}",
+                shape.batch,
+                shape.clients,
+                kind.word(),
+                m.rate,
+                m.p50,
+                m.p99,
+                m.p999,
+                m.cpu,
+                m.written
+            )
+            .unwrap();
+        }
+        let (ours, tokio, epoll) = (of(Kind::Tenfold).measured, of(Kind::Ceiling).measured, of(Kind::Epoll).measured);
+        writeln!(
+            out,
+            "          ratio to ceiling: rate {:.2}, p50 {:.2}, CPU {:.2}; to ceiling-epoll: rate {:.2}; {:.0} runs/s",
+            ours.rate / tokio.rate,
+            ours.p50 / tokio.p50,
+            ours.cpu / tokio.cpu,
+            ours.rate / epoll.rate,
+            ours.rate * f64::from(shape.batch)
+        )
+        .unwrap();
+    }
+    out
+}
+
+/// The same for programs, every round of it.
+pub(crate) fn json(results: &Results) -> String {
+    let rows: Vec<serde_json::Value> = results
+        .iter()
+        .flat_map(|((shape, kind), rounds)| {
+            rounds.iter().map(move |one| {
+                serde_json::json!({
+                    "clients": shape.clients, "runs_per_message": shape.batch, "server": kind.word(),
+                    "cycles_per_second": one.rate, "p50_us": one.p50, "p99_us": one.p99, "p999_us": one.p999,
+                    "server_cpu_us_per_cycle": one.cpu, "written_bytes_per_cycle": one.written,
+                })
+            })
+        })
+        .collect();
+    serde_json::to_string_pretty(&rows).unwrap() + "\n"
+}
+
+const WIDTH: f64 = 640.0;
+const ROW: f64 = 18.0;
+const LEFT: f64 = 190.0;
+
+/// Bars of the median rates in runs a second, a group for each shape.
+pub(crate) fn svg(results: &Results) -> String {
+    let rate = |shape: &Shape, kind| middle(&results[&(*shape, kind)]).measured.rate * f64::from(shape.batch);
+    let shapes = shapes(results);
+    let rows = shapes.len() * (Kind::ALL.len() + 1);
+    let mut out = String::new();
+    let height = rows as f64 * ROW + ROW;
+    writeln!(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"11\">"
+    )
+    .unwrap();
+    writeln!(out, "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>").unwrap();
+    let mut y = ROW;
+    for batch in results.keys().map(|(shape, _)| shape.batch).collect::<std::collections::BTreeSet<_>>() {
+        let group: Vec<&Shape> = shapes.iter().filter(|shape| shape.batch == batch).collect();
+        let most = group.iter().flat_map(|shape| Kind::ALL.map(|kind| rate(shape, kind))).fold(0.0, f64::max);
+        for shape in group {
+            writeln!(out, "<text x=\"8\" y=\"{y}\">{} clients, {batch} a message</text>", shape.clients).unwrap();
+            for (kind, colour) in Kind::ALL.into_iter().zip(["#b8bcc4", "#d9dbe0", "#2f6fde"]) {
+                let (value, width) = (rate(shape, kind), rate(shape, kind) / most * (WIDTH - LEFT - 90.0));
+                writeln!(
+                    out,
+                    "<text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{}</text>",
+                    LEFT - 6.0,
+                    if kind == Kind::ALL[0] { "" } else { kind.word() }
+                )
+                .unwrap();
+                writeln!(
+                    out,
+                    "<rect x=\"{LEFT}\" y=\"{}\" width=\"{width:.1}\" height=\"12\" fill=\"{colour}\"/>",
+                    y - 10.0
+                )
+                .unwrap();
+                writeln!(out, "<text x=\"{:.1}\" y=\"{y}\">{value:.0} runs/s</text>", LEFT + width + 4.0).unwrap();
+                y += ROW;
+            }
+            y += ROW;
+        }
+    }
+    out + "</svg>\n"
+}
