@@ -231,7 +231,7 @@ fn a_stopped_servers_directory_is_verified_and_written_down() {
     assert_eq!(digest, tenfold::store::dump::digest(lines));
     assert!(text.contains(&format!("digest of the state: {digest}\n")), "{text}");
     let json = verify(&["--json"]);
-    assert!(json.starts_with(r#"{"schema":"tenfold.verify.v1","format":1,"instance":""#), "{json}");
+    assert!(json.starts_with(r#"{"schema":"tenfold.verify.v1","format":2,"instance":""#), "{json}");
     assert!(json.contains(&format!(r#","digest":"{digest}","checked":["#)), "{json}");
 
     for more in [&[][..], &["--dump"], &["--json"]] {

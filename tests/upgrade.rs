@@ -2,8 +2,8 @@
 //! clients and servers are understood, and what is newer than this version is refused, untouched and readably.
 //!
 //! ```text
-//!   tests/fixtures/format-1/data       a data directory as format 1's first version left it when it was killed
-//!   tests/fixtures/format-1/dump.txt   what `tenfold verify --dump` said of it
+//!   tests/fixtures/format-N/data       a data directory as format N's first version left it when it was killed
+//!   tests/fixtures/format-N/dump.txt   what `tenfold verify --dump` said of it
 //!   tests/fixtures/wire-1.txt          a dialogue of protocol version 1: what each side sent, byte by byte
 //! ```
 //!

@@ -56,7 +56,10 @@ impl Client {
                 ServerMessage::Idle(idle) => panic!("there is nothing left to do: {idle:?}"),
                 ServerMessage::Closing { text, .. } => panic!("{text}"),
                 ServerMessage::Answers { refusals, .. } => assert!(refusals.is_empty(), "{refusals:?}"),
-                _ => {}
+                ServerMessage::Welcome { .. } | ServerMessage::Heartbeat => {}
+                other @ (ServerMessage::UnknownSession { .. }
+                | ServerMessage::Lost { .. }
+                | ServerMessage::Control { .. }) => panic!("{other:?} was not expected"),
             }
         }
         if self.lent.len() < batch {

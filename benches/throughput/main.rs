@@ -16,6 +16,8 @@
 //! is noisy for all. What is compared are the medians over rounds of one run. In reading order: `plan` (what is measured), `load` (the
 //! clients), `ceiling` (the echoes), `peer` (a connection, for both), `server` (processes), `table` (what is printed).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "figures for people")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its figures are for whoever runs it")]
 
 #[cfg(target_os = "linux")]

@@ -30,7 +30,7 @@ impl Peer {
 
     /// Reads what is there; whether the preface has come with it.
     pub(crate) fn read(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1_024];
+        let mut buffer = [0; 16 * 1_024];
         match self.stream.read(&mut buffer) {
             Ok(0) => self.open = false,
             Ok(bytes) => {

@@ -19,6 +19,7 @@ use super::output::{self, counted};
 use super::values;
 use crate::limits;
 use crate::server::{Bounds, Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
+use crate::store::Pace;
 use crate::types::SpecError;
 
 const EXAMPLE: &str = "\
@@ -67,6 +68,9 @@ pub struct ServeArguments {
     /// it is given ten times that to get on
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
     disk_timeout: Duration,
+    /// For tests: when pages are written, see `Pace`
+    #[arg(long, value_name = "BYTES,RECORDS,RECORD_BYTES", value_parser = pace, hide = true)]
+    pace: Option<Pace>,
     /// How log lines on stderr look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -98,6 +102,7 @@ impl ServeArguments {
             origin_campaign: self.origin_campaign.clone(),
             origin_idle: self.origin_idle,
             drain: self.drain,
+            pace: self.pace.unwrap_or_default(),
             bounds: Bounds {
                 commit: self.disk_timeout,
                 opening: self.disk_timeout.saturating_mul(limits::OPENING_COMMITS),
@@ -108,13 +113,23 @@ impl ServeArguments {
     }
 }
 
+fn pace(text: &str) -> Result<Pace, String> {
+    let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[bytes, records, record_bytes]) => {
+            Ok(Pace { bytes: bytes as usize, records: records.into(), record_bytes: record_bytes as usize })
+        }
+        _ => Err("three numbers are needed".into()),
+    }
+}
+
 /// Serves until stopped by a signal.
 ///
 /// # Errors
 /// It could not start, or could not keep its word any more; what was answered is durable in any case.
 pub fn serve(arguments: ServeArguments) -> Result<Exit, Complaint> {
     let bounds = bounds_for(raise_file_limit());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("tenfold-session")
         .build()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::fatal::Fatal;
 use crate::limits;
+use crate::store::Pace;
 
 /// A server's settings.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub drain: Duration,
     /// Bounds.
     pub bounds: Bounds,
+    /// How often pages are written.
+    pub pace: Pace,
     /// What to do when the server cannot keep its word any more.
     pub fatal: Fatal,
 }
@@ -40,6 +43,7 @@ impl Config {
             origin_idle: Duration::from_hours(1),
             drain: Duration::from_secs(30),
             bounds: Bounds::default(),
+            pace: Pace::default(),
             fatal: Fatal::end_process(),
         }
     }

@@ -346,8 +346,9 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
         origin_campaign: config.origin_campaign.clone(),
         ..coordinator::Options::default()
     };
-    let store::Opened { ledger, texts, coordinator, instance, recovery } =
+    let store::Opened { mut ledger, texts, coordinator, instance, recovery } =
         store::open(&config.data_dir, HOLDER, fresh_instance, options, now)?;
+    ledger.set_pace(config.pace);
 
     let (inbox, receiver) = inbox(config.bounds.inbox, config.bounds.connections);
     let (drained_sender, drained) = watch::channel(Drained::default());

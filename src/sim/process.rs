@@ -22,12 +22,13 @@ use tokio::sync::watch;
 
 use super::coverage::Seen;
 use super::dump::dump;
+use super::shape::Shape;
 use super::stage::{Chunk, Event, LinkId, Side, Stage};
 use super::watched::{Desk, Disk, Ended, Shared, Watched};
 use super::words;
+use crate::coordinator::Coordinator;
 use crate::coordinator::command::{Command, ControlAnswer, OriginAnswer, Output};
 use crate::coordinator::rows::Row;
-use crate::coordinator::{Coordinator, Options};
 use crate::limits;
 use crate::protocol::frame::{self, Decoder, ServerPreface, VERSIONS};
 use crate::protocol::messages::{ServerMessage, WireClosing};
@@ -136,14 +137,14 @@ impl Process {
     pub(super) fn start(
         stage: &mut Stage,
         store: &MemoryStore,
-        options: &Options,
-        bounds: Bounds,
+        shape: &Shape,
         backstage: Shared,
         acked: u64,
     ) -> Result<Self, NoStart> {
+        let (options, bounds) = (&shape.options, shape.bounds.clone());
         let fresh = InstanceId(stage.random.id());
         let before = store.killed();
-        let opened = open_in_memory(store, fresh, options.clone(), Tick(0)).map_err(|error| match error {
+        let mut opened = open_in_memory(store, fresh, options.clone(), Tick(0)).map_err(|error| match error {
             OpenError::Damaged { what, .. } => NoStart::Refused(what),
             error => {
                 assert!(matches!(error, OpenError::Store { .. }), "{error}");
@@ -153,7 +154,11 @@ impl Process {
         if opened.recovery.sequence < acked {
             return Err(NoStart::Refused("the end of the database is lost".into()));
         }
+        opened.ledger.set_pace(shape.pace);
         stage.saw(Seen::Starts);
+        if opened.recovery.notes.iter().any(|note| note.contains("was cut short")) {
+            stage.saw(Seen::CommitsCutShort);
+        }
         stage.note(TEST, Record::Boot { instance: words::instance(opened.instance) });
         let view = opened.coordinator.durable_view();
         let copy = |records| {

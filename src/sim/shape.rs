@@ -8,6 +8,7 @@ use super::world::BOUND_MS;
 use crate::coordinator::Options;
 use crate::limits;
 use crate::protocol::messages::{WireOrder, WireSpec, WireTasks};
+use crate::store::Pace;
 
 /// The kinds of seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,7 @@ pub(super) struct Shape {
     /// When faults stop.
     pub(super) calm_at: u64,
     pub(super) options: Options,
+    pub(super) pace: Pace,
     pub(super) bounds: Bounds,
     pub(super) weather: Weather,
     pub(super) commit_ms: u64,
@@ -118,6 +120,9 @@ impl Shape {
         let idle_ms = random.one_of(&[3_000, 10_000, limits::NATIVE_IDLE_MS]).unwrap_or(3_000);
         Self {
             kind,
+            pace: random
+                .one_of(&[Pace::EVERY_COMMIT, Pace { bytes: 2_000, records: 20, record_bytes: 40 }, Pace::default()])
+                .unwrap_or_default(),
             calm_at: if kind == Kind::Long { 150_000 } else { random.within(8_000..=40_000) },
             options,
             bounds: Bounds {
@@ -246,7 +251,7 @@ fn mischiefs(kind: Kind) -> Vec<(Mischief, u64)> {
         (Mischief::PowerCut, server),
         (Mischief::PowerCutInCommit, server),
         (Mischief::CommitFails, server * 2),
-        (Mischief::CommitTorn, server / 2),
+        (Mischief::CommitTorn, server),
         (Mischief::SyncLies, server / 4),
         (Mischief::Stall, 2 + server),
         (Mischief::Partition, net * 3),

@@ -17,15 +17,14 @@ use tenfold_checker::history::{Record, Session};
 
 use super::coverage::{Coverage, Seen};
 use super::words;
-use crate::coordinator::Coordinator;
 use crate::coordinator::command::{CloseReason, Command, Output, Step, TextChange};
 use crate::coordinator::rows::{Change, Lease, LeaseRow, LeaseState, Phase, Row, RowKey};
+use crate::coordinator::{Coordinator, Options};
 use crate::server::outbox::{Outputs, Overflow};
 use crate::server::pipeline::{Journal, Machine};
-use crate::store::kv::Reader as _;
 use crate::store::memory::{Fault, MemoryStore, Records};
-use crate::store::{CommitError, Ledger};
-use crate::types::{ConnectionId, LeaseId, LossReason, Request, SessionId, Tick};
+use crate::store::{CommitError, Ledger, open_in_memory};
+use crate::types::{ConnectionId, InstanceId, LeaseId, LossReason, Request, SessionId, Tick};
 
 /// How a server process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -350,9 +349,6 @@ impl Machine for Watched {
     }
 }
 
-/// The key of the meta record.
-const META: [u8; 1] = [2];
-
 /// The ledger, and what befalls it.
 pub(super) struct Disk {
     ledger: Ledger,
@@ -414,13 +410,15 @@ impl Journal<Watched> for Disk {
         if failure == Ended::Torn {
             self.backstage.borrow_mut().before = Some(self.store.killed());
         }
-        // Meta is the last record of a batch: when it has changed, all of the batch is there.
-        let meta = self.store.get(&META).ok();
+        let before = self.ledger.sequence();
         let result = self.write(changes, texts, &machine.coordinator).map_err(|_| failure);
         if result.is_err() {
             let mut backstage = self.backstage.borrow_mut();
             backstage.over = true;
-            backstage.stored = self.store.get(&META).ok() != meta;
+            // What a start would find; a batch that was torn is refused.
+            let found = MemoryStore::with(self.store.killed());
+            let found = open_in_memory(&found, InstanceId::NONE, Options::default(), Tick(0));
+            backstage.stored = found.is_ok_and(|found| found.recovery.sequence > before);
             if matches!(failure, Ended::DiskFailed | Ended::Torn) {
                 backstage.failure_noted = true;
                 backstage.notes.push(Record::DiskFailed);

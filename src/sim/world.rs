@@ -214,14 +214,7 @@ impl World {
             self.store.inject(good, Fault::Unknown { stored });
         }
         self.backstage = Shared::default();
-        let started = Process::start(
-            stage,
-            &self.store,
-            &shape.options,
-            shape.bounds.clone(),
-            Rc::clone(&self.backstage),
-            self.acked,
-        );
+        let started = Process::start(stage, &self.store, shape, Rc::clone(&self.backstage), self.acked);
         match started {
             Ok(mut process) => {
                 process.commit_ms = if stage.calm { 0 } else { shape.commit_ms };

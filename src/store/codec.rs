@@ -36,7 +36,8 @@ pub(super) const PAYLOAD_BYTES_MAX: usize = limits::VALUE_BYTES_MAX - ENVELOPE_B
 
 const _: () = assert!(PAYLOAD_BYTES_MAX <= u16::MAX as usize, "the length has two bytes");
 
-/// Wraps a payload for its key. `sequence` is the number of the last journal record of the commit it is part of.
+/// Wraps a payload for its key. `sequence` is the number of the last journal record of the commit it is part of, which is how a
+/// journal record tells where its commit ends.
 pub(super) fn seal(key: &[u8], sequence: u64, payload: &[u8]) -> Vec<u8> {
     // A payload beyond two bytes of length makes a value beyond VALUE_BYTES_MAX, which no batch accepts.
     let mut value = Vec::with_capacity(ENVELOPE_BYTES + payload.len());
@@ -139,9 +140,9 @@ fn decode_first<Item: Decode<()>>(bytes: &[u8]) -> Result<(Item, usize), Damage>
 /// What every commit rewrites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct DiskMeta {
-    /// Number of the last journal record.
+    /// Number of the last journal record when this was written; more may have been appended since.
     pub(super) sequence: u64,
-    /// Number of the first journal record that is kept; `sequence + 1` if there is none.
+    /// Number of the first journal record that is kept; `sequence + 1` if there was none.
     pub(super) floor: u64,
     /// The directory's identity.
     pub(super) instance: [u8; 16],

@@ -1,14 +1,15 @@
-//! The seam between the ledger and whatever keeps its records: durable batches of small values, all or nothing.
+//! The seam between the ledger and whatever keeps its records: small values, made durable in batches or one after the other.
 //!
 //! ```text
-//!   Ledger ──▶ Batch ──▶ Store::commit ──▶ durable
+//!   Ledger ──▶ Batch   ──▶ Store::commit ──▶ durable, all or nothing
+//!   Ledger ──▶ records ──▶ Store::append ──▶ durable; cut short, the first of them
 //!   Texts, recovery ──▶ Reader
 //! ```
 //!
 //! A store knows bytes only: what keys and values mean is decided in `keys.rs` and `codec.rs`.
 //!
-//! **Invariants.** A commit is atomic and durable when it returns `Ok`. After its first failed commit a store fails every
-//! further one. Values never exceed [`limits::VALUE_BYTES_MAX`]. Deliberately absent: retries of anything.
+//! **Invariants.** What was written is durable when it returns `Ok`. After its first failure a store fails everything
+//! further. Values never exceed [`limits::VALUE_BYTES_MAX`]. Deliberately absent: retries of anything.
 //! Tested through [`super::memory`], [`super::sled`] and the ledger's histories.
 
 use std::ops::ControlFlow;
@@ -24,6 +25,13 @@ pub trait Store: Send {
     /// # Errors
     /// See [`CommitError`]: nothing may be acknowledged any more, and the process ends.
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
+
+    /// Adds records with new keys, in order, in one go; durable when it returns `Ok`. After a failure or a power cut some of the
+    /// first may be there, and none behind one that is missing. Cheaper than a batch.
+    ///
+    /// # Errors
+    /// As for [`Store::commit`].
+    fn append(&mut self, records: &[Record]) -> Result<(), CommitError>;
 
     /// A way to look that can be handed to other threads.
     fn reader(&self) -> Arc<dyn Reader>;

@@ -1,25 +1,31 @@
-//! Turns the changes of one group commit into one atomic batch: journal records, some pages, texts, and the books over them.
+//! Turns the changes of one group commit into what is stored: as a rule journal records alone; now and then, as a checkpoint, also
+//! pages, texts, and the books over them.
 //!
 //! ```text
-//!   changes ──▶ last value of each row ──▶ journal records 17, 18 ──┐
+//!   changes ──▶ last value of each row ──▶ journal records 17, 18 ──▶ Store::append ──▶ Ok ──▶ number into `acked`
+//!
+//!   a checkpoint:                          journal records 17, 18 ──┐
 //!   rows    ──▶ pages that were dirty for longest ──────────────────┤
-//!   texts   ──▶ blocks of keys ─────────────────────────────────────┼──▶ one batch ──▶ Store::commit ──▶ Ok
-//!   books   ──▶ journal records that nobody needs are removed,      │                       │
-//!               map of stored pages, meta (last in the batch) ──────┘                       ▼
-//!                                                                                   number into `acked`
+//!   texts   ──▶ blocks of keys ─────────────────────────────────────┼──▶ one batch ──▶ Store::commit ──▶ Ok ──▶ `acked`
+//!   books   ──▶ journal records that nobody needs are removed,      │
+//!               map of stored pages, meta (last in the batch) ──────┘
 //! ```
 //!
-//! The disk stays as small as the state: with every byte of journal at least one byte of pages is written, so a page waits
-//! for at most as many journal bytes as there are bytes in pages before it, and the journal is trimmed below the oldest
-//! change that no stored page contains. A page is built from the live rows, so it contains its own commit's changes.
+//! Every record of a commit names its last one, so a commit that was cut short is told from a whole one, and the journal alone makes a
+//! commit atomic. The disk stays as small as the state: for every byte of journal one byte of pages is owed, and paid at the next
+//! checkpoint ([`Pace`]). So a page waits for at most as many journal bytes as there are bytes in pages before it, and a pace
+//! more, and the journal is trimmed below the oldest change that no stored page contains. A page is built from the live rows, so it
+//! contains its own commit's changes.
 //!
 //! **Invariants.** Journal records are numbered without gaps, every commit has at least one. A record is removed only when every
-//! row it changed is contained in a stored page or gone. Removals in one commit are bounded. After the first failure every commit
+//! row it changed is contained in a stored page or gone. Pages are only ever written together with meta, in one batch. Removals in one
+//! commit are bounded. After the first failure every commit
 //! fails. Deliberately absent: clocks, background work, reading rows back.
 //! Tested in `store/tests/histories.rs` (random histories with faults at every commit) and `tests/store_disk.rs`.
 //! The scheme follows the "journal plus pages" of classic databases with fuzzy checkpoints.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::acked::AckedFile;
@@ -27,7 +33,7 @@ use super::codec::{self, DiskMeta, PAYLOAD_BYTES_MAX};
 use super::convert::{encode_change, encode_row};
 use super::directory::DirectoryLock;
 use super::keys::{self, Kind, Place};
-use super::kv::{Batch, CommitError, CommitFailure, Reader, Store};
+use super::kv::{Batch, CommitError, CommitFailure, Reader, Record, Store};
 use super::pages::{DirtyPages, PageMap, page_of, pages_of_tasks, rows_of, rows_of_tasks};
 use super::texts::{self, TextRange};
 use crate::coordinator::command::TextChange;
@@ -46,8 +52,33 @@ impl Rows for Coordinator {
     }
 }
 
-/// Journal records that one commit removes at most, beyond twice those it writes: a backlog shrinks steadily without a
-/// commit that takes long.
+/// When pages are written. In between a commit is the journal alone, which costs one sync; and a page that changes with every
+/// commit is written once for many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// As soon as so many bytes of pages are owed. The journal is longer than the pages by so much, and one checkpoint writes about as
+    /// much in one commit.
+    pub bytes: usize,
+    /// As soon as so many journal records were written, however short: they are removed one by one.
+    pub records: u64,
+    /// A journal record that has a change takes no further one that would make its payload longer than this. At most what fits into a
+    /// record.
+    pub record_bytes: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { bytes: 256 * 1_024, records: 1_024, record_bytes: PAYLOAD_BYTES_MAX }
+    }
+}
+
+impl Pace {
+    /// Pages with every commit: for tests that look at pages after a few commits.
+    pub const EVERY_COMMIT: Self = Self { bytes: 0, records: 0, record_bytes: PAYLOAD_BYTES_MAX };
+}
+
+/// Journal records that one checkpoint removes at most, beyond twice those it writes and twice the pace: a backlog shrinks steadily
+/// without a commit that takes long.
 const TRIM_RECORDS_MAX: u64 = 64;
 
 /// Blocks of texts that one commit removes at most; the rest falls with the next ones.
@@ -62,6 +93,7 @@ pub struct Ledger {
     reader: Arc<dyn Reader>,
     books: Books,
     acked: Option<AckedFile>,
+    pace: Pace,
     failed: bool,
     /// Released last.
     _lock: Option<DirectoryLock>,
@@ -86,6 +118,10 @@ pub(super) struct Books {
     pub(super) clearing: VecDeque<TextRange>,
     /// Bytes of pages that are still to be written for the journal so far; below zero when pages are ahead.
     pub(super) owed_bytes: isize,
+    /// Number of the last journal record when pages were last written.
+    pub(super) checkpoint: u64,
+    /// Journal records of a commit that was cut short, to be removed.
+    pub(super) torn: Range<u64>,
 }
 
 impl Ledger {
@@ -97,11 +133,15 @@ impl Ledger {
         lock: Option<DirectoryLock>,
     ) -> Result<Self, CommitError> {
         let reader = store.reader();
-        let mut ledger = Self { store, reader, books, acked, failed: false, _lock: lock };
+        let mut ledger = Self { store, reader, books, acked, pace: Pace::default(), failed: false, _lock: lock };
         ledger.books.starts += 1;
         let mut batch = Batch::default();
-        ledger.close_books(&mut batch).map_err(|cause| CommitError::NotApplied { cause })?;
-        ledger.write(&batch)?;
+        for number in std::mem::take(&mut ledger.books.torn) {
+            batch.remove(keys::journal(number));
+        }
+        ledger.close_books(&mut batch).map_err(not_applied)?;
+        ledger.store.commit(&batch)?;
+        ledger.note_acked()?;
         Ok(ledger)
     }
 
@@ -116,10 +156,34 @@ impl Ledger {
         }
         // Until the commit is through, the books are ahead of the disk: a failure anywhere makes them worthless.
         self.failed = true;
-        let batch = self.batch(changes, texts, rows).map_err(|cause| CommitError::NotApplied { cause })?;
-        self.write(&batch)?;
+        let kept = self.books.sequence;
+        let changes = last_values(changes);
+        let mut batch = Batch::default();
+        self.drop_pages(&changes, &mut batch);
+        let records = self.journal(&changes).map_err(not_applied)?;
+        if texts.is_empty() && self.may_append(&changes) {
+            self.store.append(&records)?;
+        } else {
+            self.fill(&mut batch, kept, records, texts, rows).map_err(not_applied)?;
+            self.store.commit(&batch)?;
+        }
+        self.note_acked()?;
         self.failed = false;
         Ok(())
+    }
+
+    /// Whether the journal alone makes a commit: nothing but rows has changed, and little is owed.
+    fn may_append(&self, changes: &[Change]) -> bool {
+        let rows_only = changes.iter().all(|change| matches!(change, Change::Put(_) | Change::Remove(_)));
+        rows_only
+            && self.books.clearing.is_empty()
+            && self.books.owed_bytes < isize::try_from(self.pace.bytes).unwrap_or(isize::MAX)
+            && self.books.sequence - self.books.checkpoint < self.pace.records
+    }
+
+    /// Writes pages at another pace from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// Number of the last durable journal record; rises with every commit.
@@ -143,8 +207,7 @@ impl Ledger {
         self.acked = Some(acked);
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        self.store.commit(batch)?;
+    fn note_acked(&mut self) -> Result<(), CommitError> {
         if let Some(acked) = &self.acked {
             // The commit is durable; but a failed write is a failed write, and the process is to end.
             let written = acked.write(self.books.instance, self.books.sequence);
@@ -153,19 +216,26 @@ impl Ledger {
         Ok(())
     }
 
-    fn batch(&mut self, changes: &[Change], texts: &[TextChange], rows: &impl Rows) -> Result<Batch, CommitFailure> {
-        let mut batch = Batch::default();
-        let kept = self.books.sequence;
-        let changes = last_values(changes);
-        self.drop_pages(&changes, &mut batch);
-        self.journal(&changes, &mut batch)?;
-        self.write_pages(rows, &mut batch)?;
-        self.trim(kept, &mut batch);
-        self.clear_texts(&mut batch)?;
+    /// A commit that also writes pages, trims the journal, and stores or removes texts.
+    fn fill(
+        &mut self,
+        batch: &mut Batch,
+        kept: u64,
+        records: Vec<Record>,
+        texts: &[TextChange],
+        rows: &impl Rows,
+    ) -> Result<(), CommitFailure> {
+        for (key, value) in records {
+            batch.put(key, value)?;
+        }
+        self.write_pages(rows, batch)?;
+        self.trim(kept, batch);
+        self.books.checkpoint = self.books.sequence;
+        self.clear_texts(batch)?;
         for change in texts {
             match change {
                 TextChange::Put { campaign, first, keys } => {
-                    texts::put(*campaign, *first, keys, self.books.sequence, &mut batch)?;
+                    texts::put(*campaign, *first, keys, self.books.sequence, batch)?;
                 }
                 TextChange::Clear { campaign, first, tasks } => {
                     let range = TextRange::of(*campaign, *first, *tasks);
@@ -177,8 +247,7 @@ impl Ledger {
                 }
             }
         }
-        self.close_books(&mut batch)?;
-        Ok(batch)
+        self.close_books(batch)
     }
 
     /// Removes the stored pages of cleared tasks.
@@ -198,36 +267,44 @@ impl Ledger {
         }
     }
 
-    /// Packs the changes into journal records and marks the pages they touch.
-    fn journal(&mut self, changes: &[Change], batch: &mut Batch) -> Result<(), CommitFailure> {
-        let mut payload = Vec::new();
+    /// Packs the changes into journal records and marks the pages they touch. At least one record, so that every commit has a number
+    /// of its own, and one that is lost is missed.
+    fn journal(&mut self, changes: &[Change]) -> Result<Vec<Record>, CommitFailure> {
+        let mut payloads = vec![Vec::new()];
         let mut item = Vec::new();
         for change in changes {
             item.clear();
             encode_change(change, &mut item);
-            if payload.len() + item.len() > PAYLOAD_BYTES_MAX {
-                self.journal_record(&payload, batch)?;
-                payload.clear();
+            let filled = payloads.last().map_or(0, Vec::len);
+            if filled > 0 && filled + item.len() > self.pace.record_bytes {
+                payloads.push(Vec::new());
             }
-            payload.extend(&item);
             // The change is in the record that is being filled.
-            let record = self.books.sequence + 1;
+            let record = self.books.sequence + payloads.len() as u64;
+            if let Some(payload) = payloads.last_mut() {
+                payload.extend(&item);
+            }
             match change {
                 Change::Put(row) => self.books.dirty.mark(page_of(row.key()), record),
                 Change::Remove(key) => self.books.dirty.mark(page_of(*key), record),
                 Change::ClearTasks { .. } => {}
             }
         }
-        // Also when it is empty: every commit has a number of its own, so that one that is lost is missed.
-        self.journal_record(&payload, batch)
-    }
-
-    fn journal_record(&mut self, payload: &[u8], batch: &mut Batch) -> Result<(), CommitFailure> {
-        self.books.sequence += 1;
-        let key = keys::journal(self.books.sequence);
-        let value = codec::seal(&key, self.books.sequence, payload);
-        self.books.owed_bytes = self.books.owed_bytes.saturating_add_unsigned(key.len() + value.len());
-        batch.put(key, value)
+        let (first, last) = (self.books.sequence + 1, self.books.sequence + payloads.len() as u64);
+        let mut records = Vec::with_capacity(payloads.len());
+        for (number, payload) in (first..).zip(payloads) {
+            let key = keys::journal(number);
+            if payload.len() > PAYLOAD_BYTES_MAX {
+                let bytes = codec::ENVELOPE_BYTES + payload.len();
+                return Err(CommitFailure::TooLarge { kind: Kind::name(&key), bytes });
+            }
+            // Each names the last of its commit: so a commit that was cut short is told from a whole one.
+            let value = codec::seal(&key, last, &payload);
+            self.books.owed_bytes = self.books.owed_bytes.saturating_add_unsigned(key.len() + value.len());
+            records.push((key, value));
+        }
+        self.books.sequence = last;
+        Ok(records)
     }
 
     /// Writes pages for what was journaled, longest-dirty first.
@@ -271,7 +348,7 @@ impl Ledger {
     fn trim(&mut self, kept: u64, batch: &mut Batch) {
         let written = self.books.sequence - kept;
         let needed = self.books.dirty.oldest().unwrap_or(self.books.sequence + 1);
-        let reach = self.books.floor.saturating_add(TRIM_RECORDS_MAX + 2 * written);
+        let reach = self.books.floor.saturating_add(TRIM_RECORDS_MAX + 2 * (written + self.pace.records));
         let floor = needed.min(kept + 1).min(reach);
         for number in self.books.floor..floor {
             batch.remove(keys::journal(number));
@@ -314,6 +391,10 @@ impl Ledger {
         let (key, value) = meta_record(&self.books);
         batch.put(key, value)
     }
+}
+
+fn not_applied(cause: CommitFailure) -> CommitError {
+    CommitError::NotApplied { cause }
 }
 
 /// The meta record of the books as they stand.

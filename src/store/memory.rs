@@ -26,7 +26,7 @@ pub enum Fault {
         /// Whether it was.
         stored: bool,
     },
-    /// It fails after its first operations were stored: a store that broke its promise.
+    /// It fails after its first operations were stored: of a batch, a store that broke its promise.
     Torn {
         /// How many.
         operations: usize,
@@ -91,32 +91,13 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let mut shared = self.shared();
-        if shared.failed {
-            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
-        }
-        let fault = shared.faults.pop_front().flatten();
-        let stored = match fault {
-            None | Some(Fault::Unsynced | Fault::Unknown { stored: true }) => batch.operations().len(),
-            Some(Fault::NotApplied | Fault::Unknown { stored: false }) => 0,
-            Some(Fault::Torn { operations }) => operations.min(batch.operations().len()),
-        };
-        let operations = &batch.operations()[..stored];
-        apply(&mut shared.live, operations);
-        let cause = CommitFailure::Store("injected".into());
-        let result = match fault {
-            None | Some(Fault::Unsynced) => Ok(()),
-            Some(Fault::NotApplied) => Err(CommitError::NotApplied { cause }),
-            Some(Fault::Unknown { .. } | Fault::Torn { .. }) => Err(CommitError::Unknown { cause }),
-        };
-        shared.failed = result.is_err();
-        shared.unsynced.extend_from_slice(operations);
-        if fault != Some(Fault::Unsynced) {
-            let unsynced = std::mem::take(&mut shared.unsynced);
-            apply(&mut shared.synced, &unsynced);
-            shared.syncs += 1;
-        }
-        result
+        self.shared().write(batch.operations())
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), CommitError> {
+        let operations: Vec<Operation> =
+            records.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+        self.shared().write(&operations)
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -151,6 +132,36 @@ impl Reader for MemoryStore {
             }
         }
         Ok(())
+    }
+}
+
+impl Shared {
+    fn write(&mut self, operations: &[Operation]) -> Result<(), CommitError> {
+        if self.failed {
+            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
+        }
+        let fault = self.faults.pop_front().flatten();
+        let stored = match fault {
+            None | Some(Fault::Unsynced | Fault::Unknown { stored: true }) => operations.len(),
+            Some(Fault::NotApplied | Fault::Unknown { stored: false }) => 0,
+            Some(Fault::Torn { operations: first }) => first.min(operations.len()),
+        };
+        let operations = &operations[..stored];
+        apply(&mut self.live, operations);
+        let cause = CommitFailure::Store("injected".into());
+        let result = match fault {
+            None | Some(Fault::Unsynced) => Ok(()),
+            Some(Fault::NotApplied) => Err(CommitError::NotApplied { cause }),
+            Some(Fault::Unknown { .. } | Fault::Torn { .. }) => Err(CommitError::Unknown { cause }),
+        };
+        self.failed = result.is_err();
+        self.unsynced.extend_from_slice(operations);
+        if fault != Some(Fault::Unsynced) {
+            let unsynced = std::mem::take(&mut self.unsynced);
+            apply(&mut self.synced, &unsynced);
+            self.syncs += 1;
+        }
+        result
     }
 }
 

@@ -14,14 +14,17 @@ use super::keys;
 use super::kv::{Batch, CommitError, CommitFailure, ReadError, Reader, Store};
 use crate::types::InstanceId;
 
+#[path = "../../migrations/0002_append.rs"]
+mod append;
 #[path = "../../migrations/0001_create.rs"]
 mod create;
 
 /// The format that this version reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Every migration, in order; the first one makes format 1 of nothing.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration { name: "0001_create", step: create::step }];
+pub(super) const MIGRATIONS: &[Migration] =
+    &[Migration { name: "0001_create", step: create::step }, Migration { name: "0002_append", step: append::step }];
 
 const _: () = assert!(MIGRATIONS.len() == FORMAT as usize, "the n-th migration leads to format n");
 

@@ -1,13 +1,14 @@
 //! Reads everything back: meta, map, journal, pages, in this order, and hands every row over once, as it stood last.
 //!
 //! ```text
-//!   meta ──▶ which journal records and how many pages there must be
+//!   meta ──▶ which journal records there must be at least, and how many pages
 //!   map  ──▶ which pages there must be
-//!   journal, in order ──▶ last word on each row it names (an overlay), pages that are owed
+//!   journal, in order ──▶ whole commits: last word on each row it names (an overlay), pages that are owed
 //!   pages, table by table ──▶ rows that the overlay does not name, then the overlay's rows of that table
 //! ```
 //!
-//! So whoever takes the rows sees each once, campaigns before tasks, sessions before names.
+//! So whoever takes the rows sees each once, campaigns before tasks, sessions before names. The journal may go on behind what meta names; there
+//! the last commit may have been cut short, and then counts for nothing.
 //!
 //! **Invariants.** What is there is exactly what must be there: a record that is missing, left over, changed, or that says
 //! something a page or journal record cannot say, is [`Damage`] with its name; never a lower count. Texts are not read here (a
@@ -85,6 +86,7 @@ pub(super) fn recover(reader: &dyn Reader, sink: &mut impl Sink) -> Result<Recov
     let meta = read_meta(reader)?;
     let mut books = Books {
         sequence: meta.sequence,
+        checkpoint: meta.sequence,
         floor: meta.floor,
         instance: InstanceId(meta.instance),
         starts: meta.starts,
@@ -200,31 +202,69 @@ fn read_map(reader: &dyn Reader, meta: &DiskMeta, books: &mut Books) -> Result<(
 fn read_journal(reader: &dyn Reader, recovered: &mut Recovered) -> Result<BTreeMap<RowKey, Option<Row>>, RecoverError> {
     let mut overlay = BTreeMap::new();
     let mut expected = recovered.books.floor;
-    let last = recovered.books.sequence;
+    let named = recovered.books.sequence;
+    let mut commit = CommitRecords::default();
     visit_kind(reader, Kind::Journal, &[], |key, value| {
         let number = keys::parse_journal(key).ok_or_else(|| strange_key(key))?;
-        if number > last || number < expected {
-            return Err(Damage(format!("there is a journal record {number} outside of {expected} to {last}")));
+        if number < expected {
+            return Err(Damage(format!("there is a journal record {number}, but the journal begins at {expected}")));
         }
         if number != expected {
             return Err(Damage(format!("the journal record {expected} is missing")));
         }
         let sealed = codec::unseal(key, value)?;
-        if sealed.sequence != number {
-            return Err(Damage(format!("the journal record {number} says that it is {}", sealed.sequence)));
+        let last = sealed.sequence;
+        if last < number || commit.last.is_some_and(|of_commit| of_commit != last) {
+            return Err(Damage(format!("the journal record {number} says that its commit ends at {last}")));
         }
-        for change in decode_changes(sealed.payload).map_err(|damage| in_record(key, &damage))? {
-            replay(change, number, &mut overlay, recovered);
+        let changes = decode_changes(sealed.payload).map_err(|damage| in_record(key, &damage))?;
+        commit.last = Some(last);
+        commit.changes.extend(changes.into_iter().map(|change| (number, change)));
+        commit.records += 1;
+        commit.bytes += (key.len() + value.len()) as u64;
+        expected = number + 1;
+        if number == last {
+            std::mem::take(&mut commit).replay(&mut overlay, recovered);
+            recovered.books.sequence = recovered.books.sequence.max(number);
         }
-        recovered.journal_records += 1;
-        recovered.journal_bytes += (key.len() + value.len()) as u64;
-        expected += 1;
         Ok(())
     })?;
-    if expected != last + 1 {
-        return Err(Damage(format!("the journal records {expected} to {last} are missing")).into());
+    if expected <= named {
+        return Err(Damage(format!("the journal records {expected} to {named} are missing")).into());
+    }
+    if commit.last.is_some() {
+        let torn = expected - commit.records..expected;
+        if torn.start <= named {
+            return Err(Damage(format!("the journal record {expected} is missing")).into());
+        }
+        let (first, last) = (torn.start, expected - 1);
+        recovered.notes.push(format!(
+            "the last commit was cut short and never acknowledged: journal records {first} to {last} are dropped"
+        ));
+        recovered.books.torn = torn;
     }
     Ok(overlay)
+}
+
+/// The records of one commit, until the last of them was read.
+#[derive(Default)]
+struct CommitRecords {
+    /// The number of its last record, as all of them say.
+    last: Option<u64>,
+    /// Its changes, each with the number of its record.
+    changes: Vec<(u64, Change)>,
+    records: u64,
+    bytes: u64,
+}
+
+impl CommitRecords {
+    fn replay(self, overlay: &mut BTreeMap<RowKey, Option<Row>>, recovered: &mut Recovered) {
+        for (number, change) in self.changes {
+            replay(change, number, overlay, recovered);
+        }
+        recovered.journal_records += self.records;
+        recovered.journal_bytes += self.bytes;
+    }
 }
 
 /// Every page that the journal names counts as owed from there on: some are written once more than necessary, none is forgotten.
@@ -259,7 +299,7 @@ fn read_pages(
         if !recovered.books.map.contains(page) {
             return Err(Damage(format!("the page {} is stored, but not in the map", hex(key))));
         }
-        let sealed = unseal_known(key, value, recovered.books.sequence)?;
+        let sealed = unseal_known(key, value, recovered.books.checkpoint)?;
         recovered.books.map.restore_checksum(page, codec::stored_checksum(value));
         let rows = decode_rows(sealed.payload).map_err(|damage| in_record(key, &damage))?;
         let ascending = rows.is_sorted_by(|left, right| left.key() < right.key());

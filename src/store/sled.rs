@@ -105,6 +105,26 @@ impl SledStore {
         Ok(store)
     }
 
+    /// Writes, flushes, and makes sure that it was synced. After an error the database's memory is ahead of the disk, and its background
+    /// thread may still write: unknown.
+    fn durably(&mut self, write: impl FnOnce(&::sled::Db) -> ::sled::Result<()>) -> Result<(), CommitError> {
+        if self.failed {
+            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
+        }
+        self.failed = true;
+        sync::check().map_err(|cause| CommitError::NotApplied { cause })?;
+        let before = sync::count();
+        let unknown = |cause| CommitError::Unknown { cause };
+        let failed = |error: ::sled::Error| unknown(CommitFailure::Store(error.to_string()));
+        write(&self.database).map_err(failed)?;
+        self.database.flush().map_err(failed)?;
+        sync::check().map_err(unknown)?;
+        sync::check_rose(before).map_err(unknown)?;
+        self.check_blobs().map_err(unknown)?;
+        self.failed = false;
+        Ok(())
+    }
+
     fn check_blobs(&mut self) -> Result<(), CommitFailure> {
         self.blobs.rewind();
         for entry in &mut self.blobs {
@@ -128,12 +148,6 @@ impl Drop for SledStore {
 
 impl Store for SledStore {
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        if self.failed {
-            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
-        }
-        self.failed = true;
-        sync::check().map_err(|cause| CommitError::NotApplied { cause })?;
-        let before = sync::count();
         let mut operations = ::sled::Batch::default();
         for (key, value) in batch.operations() {
             match value {
@@ -141,16 +155,18 @@ impl Store for SledStore {
                 None => operations.remove(key.as_slice()),
             }
         }
-        // After an error the database's memory is ahead of the disk, and its background thread may still write: unknown.
-        let unknown = |cause| CommitError::Unknown { cause };
-        let failed = |error: ::sled::Error| unknown(CommitFailure::Store(error.to_string()));
-        self.database.apply_batch(operations).map_err(failed)?;
-        self.database.flush().map_err(failed)?;
-        sync::check().map_err(unknown)?;
-        sync::check_rose(before).map_err(unknown)?;
-        self.check_blobs().map_err(unknown)?;
-        self.failed = false;
-        Ok(())
+        self.durably(|database| database.apply_batch(operations))
+    }
+
+    /// The database's log is written in the order of the calls, and read back up to its first gap: so what a cut leaves of these
+    /// records are the first.
+    fn append(&mut self, records: &[Record]) -> Result<(), CommitError> {
+        self.durably(|database| {
+            for (key, value) in records {
+                database.insert(key.as_slice(), value.as_slice())?;
+            }
+            Ok(())
+        })
     }
 
     fn reader(&self) -> Arc<dyn Reader> {

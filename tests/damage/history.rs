@@ -8,7 +8,7 @@
 
 use tenfold::coordinator::command::{ControlRequest, Hello, Output};
 use tenfold::coordinator::{Command, Options};
-use tenfold::store::Opened;
+use tenfold::store::{Opened, Pace};
 use tenfold::types::{
     CampaignSpec, ConnectionId, CreationId, Grant, InstanceId, Order, Outcome, Request, SessionId, Tasks, Tick, Want,
 };
@@ -23,7 +23,7 @@ pub(crate) fn options() -> Options {
 
 /// Plays it. `open` opens the store, at the beginning and again after a kill in the middle; `committed` is called after every commit.
 pub(crate) fn play(mut open: impl FnMut() -> Opened, mut committed: impl FnMut()) {
-    let mut player = Player { opened: open(), now: Tick(0), committed: &mut committed };
+    let mut player = Player::new(open(), &mut committed);
     player.apply(vec![Command::Boot]);
     player.settle();
     player.campaigns();
@@ -38,7 +38,7 @@ pub(crate) fn play(mut open: impl FnMut() -> Opened, mut committed: impl FnMut()
     player.origin();
     drop(player);
 
-    let mut player = Player { opened: open(), now: Tick(0), committed: &mut committed };
+    let mut player = Player::new(open(), &mut committed);
     player.apply(vec![Command::Boot]);
     player.settle();
     player.after_the_kill(&mut first);
@@ -50,6 +50,14 @@ struct Player<'a> {
     opened: Opened,
     now: Tick,
     committed: &'a mut dyn FnMut(),
+}
+
+impl<'a> Player<'a> {
+    fn new(mut opened: Opened, committed: &'a mut dyn FnMut()) -> Self {
+        // Checkpoints now and then, and commits between them.
+        opened.ledger.set_pace(Pace { bytes: 1_500, records: 8, ..Pace::default() });
+        Self { opened, now: Tick(0), committed }
+    }
 }
 
 /// A session as its client sees it.

@@ -25,6 +25,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// What servers give their disk: for a commit; ten times that, still well below [`PATIENCE`], to get on while they start.
 const DISK_TIMEOUT: &str = "6s";
 
+/// Checkpoints now and then, and commits of several records between them, although little is done.
+const PACE: &str = "12000,24,150";
+
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Below the ports that systems give to connecting sockets, so that no client connects to itself.
@@ -60,7 +63,7 @@ impl Site {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg(BECOME).arg(std::process::id().to_string()).arg(env!("CARGO_BIN_EXE_tenfold"));
         command.arg("serve").arg("--data-dir").arg(&self.data).args(["--listen", &self.address(), "--drain", "1ms"]);
-        command.arg("--ready-file").arg(&self.ready).args(["--disk-timeout", DISK_TIMEOUT]);
+        command.arg("--ready-file").arg(&self.ready).args(["--disk-timeout", DISK_TIMEOUT, "--pace", PACE]);
         command.env_remove("TENFOLD_LOG").env_remove("TENFOLD_SERVER").env_remove("TENFOLD_FAULT");
         self.server = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }

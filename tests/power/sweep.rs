@@ -290,6 +290,7 @@ impl Bench<'_> {
         image.write(&self.place);
         let data = self.place.join(DATA);
         let found = self.opener.open(&data);
+        self.table.cut_short += usize::from(found.as_ref().is_ok_and(|view| view.cut_short));
         let mut findings = judge(story, &found);
         if thorough && findings.is_empty() {
             if self.recovered.is_multiple_of(AGAIN) {
@@ -355,7 +356,9 @@ impl Bench<'_> {
 }
 
 fn same_again(first: &Result<View, Trouble>, second: &Result<View, Trouble>) -> Option<Finding> {
-    let settled = |view: &Result<View, Trouble>| view.clone().map(|view| View { fresh: false, starts: 0, ..view });
+    let settled = |view: &Result<View, Trouble>| {
+        view.clone().map(|view| View { fresh: false, starts: 0, cut_short: false, ..view })
+    };
     let same = settled(first) == settled(second);
     (!same).then(|| Finding { kind: Kind::Lost, what: "the second recovery found something else".to_owned() })
 }

@@ -14,6 +14,8 @@ pub(crate) struct Table {
     rows: BTreeMap<(&'static str, Mode), Row>,
     /// Images on which a real server and its clients went on to the end.
     pub(crate) resumed: usize,
+    /// Images in which the last commit was there in part.
+    pub(crate) cut_short: usize,
     /// What happened in whole runs that the checker has read.
     pub(crate) figures: Figures,
 }
@@ -61,6 +63,7 @@ impl Table {
             self.rows.entry(key).or_default().add(row);
         }
         self.resumed += other.resumed;
+        self.cut_short += other.cut_short;
         self.figures.add(&other.figures);
     }
 
@@ -96,7 +99,11 @@ impl fmt::Display for Table {
         }
         line("all", "", &self.total())?;
         let heading = ["phase", "mode", "cuts", "lost", "invented", "unopenable", "hung", "rules"].join(" · ");
-        write!(out, "({heading}; a real server and its clients went on from {} of the images)", self.resumed)?;
+        let Self { resumed, cut_short, .. } = self;
+        write!(
+            out,
+            "({heading}; a real server and its clients went on from {resumed} of the images; in {cut_short} the last commit was there in part)"
+        )?;
         if self.figures.records > 0 {
             write!(out, "\n{}", self.figures)?;
         }

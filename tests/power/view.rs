@@ -35,6 +35,8 @@ pub(crate) struct View {
     pub(crate) fresh: bool,
     /// How often it was opened, this time included.
     pub(crate) starts: u64,
+    /// The last commit was there in part, and was dropped.
+    pub(crate) cut_short: bool,
     /// By id: name, phase, and whether its keys are those that were given.
     pub(crate) campaigns: BTreeMap<u32, (String, String, bool)>,
     /// By campaign and task: done and extra.
@@ -175,6 +177,7 @@ impl View {
                 (*words.get(1)?).clone_into(&mut self.instance);
                 self.fresh = flag(2)?;
                 self.starts = number(3)?;
+                self.cut_short = flag(4)?;
             }
             "campaign" => {
                 let row = ((*words.get(2)?).to_owned(), (*words.get(3)?).to_owned(), flag(4)?);
@@ -225,7 +228,8 @@ fn rows(directory: &Path) -> Result<Vec<String>, String> {
     let opened = opened.map_err(|error| error.to_string())?;
     opened.coordinator.check().map_err(|error| format!("the rows contradict each other: {error}"))?;
     let recovery = &opened.recovery;
-    let mut lines = vec![format!("opened {} {} {}", opened.instance, recovery.fresh, recovery.starts)];
+    let cut_short = recovery.notes.iter().any(|note| note.contains("was cut short"));
+    let mut lines = vec![format!("opened {} {} {} {cut_short}", opened.instance, recovery.fresh, recovery.starts)];
     for row in opened.coordinator.durable_view().into_values() {
         match row {
             Row::Campaign(id, row) => {

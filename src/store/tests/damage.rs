@@ -11,7 +11,7 @@ use super::*;
 /// A small store with every kind of record.
 fn small() -> (Records, RowMap) {
     let store = MemoryStore::default();
-    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let (mut ledger, _, _, mut model) = open_writing_pages(&store).unwrap();
     let keys: Vec<String> = (0..5).map(|index| format!("{index}-{}", "k".repeat(1_000))).collect();
     let mut texts = vec![put_texts(1, 0, &keys)];
     for number in 0..12 {
@@ -118,7 +118,7 @@ fn every_record_under_another_key_is_noticed() {
 fn a_page_of_a_later_time_is_noticed() {
     let (records, mut model) = small();
     let store = MemoryStore::with(records.clone());
-    let (mut ledger, ..) = open(&store).unwrap();
+    let (mut ledger, ..) = open_writing_pages(&store).unwrap();
     for number in 0..20 {
         let change = Change::Put(Row::Task(CampaignId(1), TaskIndex(0), TaskRow { done: number, extra: 0, issued: 0 }));
         model.apply(&change);
@@ -137,7 +137,7 @@ fn a_page_of_a_later_time_is_noticed() {
 fn a_page_of_an_earlier_time_is_noticed() {
     let (records, mut model) = small();
     let store = MemoryStore::with(records.clone());
-    let (mut ledger, ..) = open(&store).unwrap();
+    let (mut ledger, ..) = open_writing_pages(&store).unwrap();
     for number in 0..20 {
         let change = Change::Put(Row::Task(CampaignId(1), TaskIndex(0), TaskRow { done: number, extra: 0, issued: 0 }));
         model.apply(&change);
@@ -196,6 +196,49 @@ fn the_error_says_what_is_missing() {
     damaged.remove(first);
     let error = recovered(damaged).unwrap_err().to_string();
     assert_eq!(error, format!("the data directory (memory) is damaged: the journal record {number} is missing"));
+}
+
+#[test]
+fn damage_behind_what_meta_names_is_noticed() {
+    let (records, mut model) = small();
+    let store = MemoryStore::with(records);
+    let (mut ledger, ..) = open(&store).unwrap();
+    let before = ledger.sequence();
+    let mut after_each = vec![model.clone()];
+    for number in 0..6 {
+        // Two records each.
+        let changes: Vec<Change> =
+            (0..40).map(|slot| Change::Put(Row::SessionName(slot, format!("{number}{}", "n".repeat(120))))).collect();
+        model.apply_all(&changes);
+        ledger.commit(&changes, &[], &model).unwrap();
+        after_each.push(model.clone());
+    }
+    assert_eq!(ledger.sequence(), before + 12);
+    let whole = store.killed();
+    assert_eq!(look(whole.clone()), Ok(model));
+    let key = |number: u64| keys::journal(before + number);
+    for number in 1..=12 {
+        for index in [0, 1, 2, 5, 13, 16, 900] {
+            let mut damaged = whole.clone();
+            damaged.get_mut(&key(number)).unwrap()[index] ^= 1;
+            assert!(look(damaged).is_err(), "record {number}, byte {index}");
+        }
+        let mut damaged = whole.clone();
+        damaged.remove(&key(number));
+        let found = look(damaged);
+        if number < 12 {
+            let missing = format!("the journal record {} is missing", before + number);
+            assert!(found.unwrap_err().ends_with(&missing), "record {number}");
+        } else {
+            // As if the commit had been cut short; that it was acknowledged is what `acked` knows.
+            assert_eq!(found, Ok(after_each[5].clone()));
+        }
+    }
+    // A record of another commit between those of one.
+    let mut mixed = whole;
+    let lone = codec::seal(&key(12), before + 13, codec::unseal(&key(12), &mixed[&key(12)]).unwrap().payload);
+    mixed.insert(key(12), lone);
+    assert!(look(mixed).unwrap_err().contains("says that its commit ends at"));
 }
 
 #[test]

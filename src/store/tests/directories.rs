@@ -6,7 +6,7 @@ use std::path::Path;
 use super::super::acked::{self, Acked, AckedFile};
 use super::super::directory::{self, Ready, back_up};
 use super::super::kv::{Batch, CommitError, CommitFailure, Store};
-use super::super::migrate::MIGRATIONS;
+use super::super::migrate::{FORMAT, MIGRATIONS};
 use super::super::open::{Found, find};
 use super::super::sled::SledStore;
 use super::super::verify::verify_rows;
@@ -142,10 +142,13 @@ fn without_ready_a_database_with_records_is_refused() {
 #[test]
 fn a_newer_directory_is_refused_untouched() {
     let (directory, _) = used(3);
-    directory::write_ready(directory.path(), Ready { format: 2, instance: INSTANCE }).unwrap();
+    directory::write_ready(directory.path(), Ready { format: FORMAT + 1, instance: INSTANCE }).unwrap();
     let before = snapshot(directory.path());
     for error in [refusal(directory.path()), verify_rows(directory.path(), &mut RowMap::default()).unwrap_err()] {
-        assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(
+            matches!(error, OpenError::NewerFormat { found, known, .. } if (found, known) == (FORMAT + 1, FORMAT)),
+            "{error}"
+        );
     }
     assert_eq!(snapshot(directory.path()), before);
 }
@@ -161,27 +164,27 @@ fn an_older_directory_is_backed_up_and_then_migrated() {
     };
     migrate(directory.path());
     let ready = directory::read_ready(directory.path()).unwrap().unwrap();
-    assert_eq!(ready, Ready { format: 2, instance: INSTANCE });
+    assert_eq!(ready, Ready { format: FORMAT + 1, instance: INSTANCE });
     {
         let store = SledStore::open(&directory::database(directory.path())).unwrap();
         assert_eq!(store.reader().get(&[TRACE]).unwrap(), Some(vec![5]));
     }
-    // The backup is a database of format 1 with everything in it.
+    // The backup is a database of this format with everything in it.
     let restored = tempfile::tempdir().unwrap();
-    let backup = directory.path().join("backup-format-1-1");
+    let backup = directory.path().join(format!("backup-format-{FORMAT}-1"));
     directory::copy_tree(&backup, &directory::database(restored.path())).unwrap();
-    directory::write_ready(restored.path(), Ready { format: 1, instance: INSTANCE }).unwrap();
+    directory::write_ready(restored.path(), Ready { format: FORMAT, instance: INSTANCE }).unwrap();
     assert_eq!(open_directory(restored.path()).3, model);
     // It does not happen again, and never over an earlier backup.
     migrate(directory.path());
-    assert!(!directory.path().join("backup-format-1-2").exists());
-    assert_eq!(back_up(directory.path(), 1).unwrap(), directory.path().join("backup-format-1-2"));
+    assert!(!directory.path().join(format!("backup-format-{FORMAT}-2")).exists());
+    assert_eq!(back_up(directory.path(), FORMAT).unwrap(), directory.path().join(format!("backup-format-{FORMAT}-2")));
 }
 
 #[test]
 fn foreign_and_mixed_up_directories_are_refused() {
     let (directory, _) = used(2);
-    directory::write_ready(directory.path(), Ready { format: 1, instance: InstanceId([5; 16]) }).unwrap();
+    directory::write_ready(directory.path(), Ready { format: FORMAT, instance: InstanceId([5; 16]) }).unwrap();
     let error = refusal(directory.path());
     assert!(matches!(&error, OpenError::Damaged { what, .. } if what.contains("belongs to the instance")), "{error}");
 
@@ -251,7 +254,7 @@ fn a_verification_reads_only_and_says_what_it_did() {
     let mut rows = RowMap::default();
     let (report, _) = verify_rows(directory.path(), &mut rows).map_err(|error| error.to_string()).unwrap();
     assert_eq!(rows, model);
-    assert_eq!((report.format, report.instance), (1, INSTANCE));
+    assert_eq!((report.format, report.instance), (FORMAT, INSTANCE));
     assert_eq!(report.checked.len(), 4, "{:?}", report.checked);
     assert_eq!(report.unchecked.len(), 1, "{:?}", report.unchecked);
     assert_eq!(snapshot(directory.path()), before);
@@ -291,7 +294,10 @@ fn a_real_database_goes_on_with_its_migration_wherever_it_was_interrupted() {
         // READY says the new format from before the first piece on: this version touches nothing any more.
         let before = snapshot(&data);
         let error = refusal(&data);
-        assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(
+            matches!(error, OpenError::NewerFormat { found, known, .. } if (found, known) == (FORMAT + 1, FORMAT)),
+            "{error}"
+        );
         assert_eq!(snapshot(&data), before, "interrupted at piece {ends_at}");
         // The new one does every piece once. It knows the trace's records no better than this one, so only the migration is run.
         let mut store = SledStore::open(&data.join("db")).unwrap();
@@ -303,8 +309,9 @@ fn a_real_database_goes_on_with_its_migration_wherever_it_was_interrupted() {
         }
         // And the database as it was before is still there, next to it.
         let restored = tempfile::tempdir().unwrap();
-        directory::copy_tree(&data.join("backup-format-1-1"), &directory::database(restored.path())).unwrap();
-        directory::write_ready(restored.path(), Ready { format: 1, instance: INSTANCE }).unwrap();
+        directory::copy_tree(&data.join(format!("backup-format-{FORMAT}-1")), &directory::database(restored.path()))
+            .unwrap();
+        directory::write_ready(restored.path(), Ready { format: FORMAT, instance: INSTANCE }).unwrap();
         assert_eq!(open_directory(restored.path()).3, model);
     }
 }

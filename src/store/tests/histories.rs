@@ -1,7 +1,7 @@
 //! Random histories of commits: what a new process finds is what was acknowledged, at every point, with every fault.
 
 use super::super::acked::Acked;
-use super::super::keys::Kind;
+use super::super::keys::{self, Kind};
 use super::super::kv::Reader;
 use super::super::memory::Fault;
 use super::super::recovery::{check_acked, recover};
@@ -14,6 +14,13 @@ fn what_was_acknowledged_is_found_again_after_every_commit() {
         let mut chance = Chance(seed);
         let store = MemoryStore::default();
         let (mut ledger, _, _, mut model) = open(&store).unwrap();
+        // Pages with every commit, now and then, or not at all within this history.
+        let pace = Pace {
+            bytes: [0, 4_000, 1 << 20][seed as usize % 3],
+            records: [0, 5, 1_000][seed as usize / 3 % 3],
+            record_bytes: [100, 4_080][seed as usize % 2],
+        };
+        ledger.set_pace(pace);
         for commit in 0..60 {
             if chance.below(10) == 0 {
                 let (reopened, _, recovery, found) = open(&store).unwrap();
@@ -21,6 +28,7 @@ fn what_was_acknowledged_is_found_again_after_every_commit() {
                 assert_eq!(recovery.sequence, ledger.sequence());
                 assert_eq!(recovery.journal_records, ledger.journal_records());
                 ledger = reopened;
+                ledger.set_pace(pace);
             }
             let changes = chance.changes();
             model.apply_all(&changes);
@@ -38,6 +46,9 @@ fn a_failed_commit_is_there_as_a_whole_or_not_at_all() {
         let mut chance = Chance(1_000 + seed);
         let store = MemoryStore::default();
         let (mut ledger, _, _, mut acked) = open(&store).unwrap();
+        if seed % 3 > 0 {
+            ledger.set_pace(Pace { bytes: 3_000 * (seed as usize % 3 - 1), records: 1_000, record_bytes: 200 });
+        }
         let fault = match seed % 4 {
             0 => Fault::NotApplied,
             1 => Fault::Unknown { stored: false },
@@ -62,7 +73,7 @@ fn a_failed_commit_is_there_as_a_whole_or_not_at_all() {
                 (Fault::NotApplied | Fault::Unknown { stored: false }, found) => {
                     assert_eq!(found.unwrap(), acked, "seed {seed}");
                 }
-                // A torn batch breaks the store's promise: noticed, or without effect.
+                // A journal that was cut short has its beginning. A torn batch breaks the store's promise: noticed, or without effect.
                 (Fault::Torn { .. }, Ok(found)) => assert!(found == acked || found == next, "seed {seed}"),
                 (Fault::Torn { .. }, Err(error)) => assert!(matches!(error, OpenError::Damaged { .. }), "{error}"),
                 (Fault::Unsynced, _) => unreachable!(),
@@ -75,7 +86,7 @@ fn a_failed_commit_is_there_as_a_whole_or_not_at_all() {
 fn a_batch_that_was_torn_anywhere_is_noticed() {
     let mut chance = Chance(77);
     let store = MemoryStore::default();
-    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let (mut ledger, _, _, mut model) = open_writing_pages(&store).unwrap();
     for _ in 0..20 {
         let changes = chance.changes();
         model.apply_all(&changes);
@@ -85,22 +96,76 @@ fn a_batch_that_was_torn_anywhere_is_noticed() {
     let records = store.killed();
     let changes = chance.changes();
     model.apply_all(&changes);
-    let mut damaged = 0;
-    for operations in 0.. {
+    let mut found = Vec::new();
+    for operations in 0..60 {
+        let store = MemoryStore::with(records.clone());
+        let (mut ledger, ..) = open_writing_pages(&store).unwrap();
+        store.inject(0, Fault::Torn { operations });
+        ledger.commit(&changes, &[], &model).unwrap_err();
+        found.push(recovered(store.power_cut()).ok());
+    }
+    // The journal comes first, and is enough. After it come pages, which are worth nothing without the books at the end.
+    assert!(found.iter().flatten().all(|found| *found == before || *found == model));
+    assert!(found[0] == Some(before) && found[59] == Some(model));
+    let noticed = found.iter().filter(|found| found.is_none()).count();
+    assert!(noticed > 3, "the batch had several pages, and each tear was noticed: {noticed}");
+}
+
+#[test]
+fn a_commit_that_was_cut_short_counts_for_nothing() {
+    let rows = |number: u32, of: u32| -> Vec<Change> {
+        (0..of).map(|slot| Change::Put(Row::SessionName(slot, format!("{number} {}", "n".repeat(120))))).collect()
+    };
+    let store = MemoryStore::default();
+    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let first = rows(0, 3);
+    model.apply_all(&first);
+    ledger.commit(&first, &[], &model).unwrap();
+    let records = store.killed();
+    let long = rows(1, 300);
+    let mut after = model.clone();
+    after.apply_all(&long);
+    let parts = {
+        let store = MemoryStore::with(records.clone());
+        let (mut ledger, ..) = open(&store).unwrap();
+        let before = ledger.sequence();
+        ledger.commit(&long, &[], &after).unwrap();
+        (ledger.sequence() - before) as usize
+    };
+    assert!(parts > 5);
+    for operations in 0..=parts {
         let store = MemoryStore::with(records.clone());
         let (mut ledger, ..) = open(&store).unwrap();
         store.inject(0, Fault::Torn { operations });
-        ledger.commit(&changes, &[], &model).unwrap_err();
-        match recovered(store.power_cut()) {
-            Ok(found) if operations == 0 => assert_eq!(found, before),
-            Ok(found) => {
-                assert_eq!(found, model, "torn after {operations}");
-                break;
-            }
-            Err(_) => damaged += 1,
-        }
+        ledger.commit(&long, &[], &after).unwrap_err();
+        let expected = if operations < parts { &model } else { &after };
+        assert!(recovered(store.power_cut()).unwrap() == *expected, "cut after {operations} of {parts} records");
+        // What is left of it is removed, so that it never joins what is written later.
+        let store = MemoryStore::with(store.power_cut());
+        let (mut ledger, _, recovery, mut model) = open(&store).unwrap();
+        assert_eq!(recovery.notes.len(), usize::from((1..parts).contains(&operations)), "{:?}", recovery.notes);
+        let journal = |records: Records| records.keys().filter(|key| Kind::of(key) == Some(Kind::Journal)).count();
+        assert_eq!(journal(store.power_cut()) as u64, ledger.journal_records());
+        let short = rows(2, 1);
+        model.apply_all(&short);
+        ledger.commit(&short, &[], &model).unwrap();
+        assert!(recovered(store.power_cut()).unwrap() == model);
     }
-    assert!(damaged > 3, "the batch had several operations, and each tear was noticed");
+}
+
+#[test]
+fn a_commit_that_was_cut_short_within_what_meta_names_is_damage() {
+    let store = MemoryStore::default();
+    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let long = (0..100).map(|slot| Change::Put(Row::SessionName(slot, "n".repeat(120)))).collect::<Vec<_>>();
+    model.apply_all(&long);
+    // With a text it is a checkpoint.
+    ledger.commit(&long, &[put_texts(1, 0, &["a".into()])], &model).unwrap();
+    let mut records = store.killed();
+    let last = keys::journal(ledger.sequence());
+    assert!(records.remove(&last).is_some());
+    let error = recovered(records).unwrap_err().to_string();
+    assert!(error.contains(&format!("the journal records {0} to {0} are missing", ledger.sequence())), "{error}");
 }
 
 #[test]
@@ -142,6 +207,8 @@ fn the_journal_is_bounded_by_the_state() {
     let mut chance = Chance(5);
     let store = MemoryStore::default();
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let pace = Pace { bytes: 20_000, records: 100, ..Pace::default() };
+    ledger.set_pace(pace);
     let mut written = 0;
     for commit in 0..1_500 {
         // Mostly the same few rows, as a busy server has it; sometimes others, so that old pages are dirty too.
@@ -159,7 +226,7 @@ fn the_journal_is_bounded_by_the_state() {
         written += 100;
         let (journal, pages) = (bytes(&store, Kind::Journal), bytes(&store, Kind::Page));
         // A page may have been larger when it was counted, and the operations count as bytes too.
-        let bound = 3 * pages + 16 * 1024;
+        let bound = 3 * pages + 16 * 1024 + pace.bytes;
         assert!(journal < bound, "commit {commit}: {journal} bytes of journal over {pages} bytes of pages");
     }
     assert!(written > 2 * bytes(&store, Kind::Journal), "much more was journaled than is kept");
@@ -170,7 +237,7 @@ fn the_journal_is_bounded_by_the_state() {
 fn an_idle_ledger_trims_its_journal_to_the_last_commits() {
     let mut chance = Chance(6);
     let store = MemoryStore::default();
-    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let (mut ledger, _, _, mut model) = open_writing_pages(&store).unwrap();
     for _ in 0..200 {
         let changes = chance.changes();
         model.apply_all(&changes);
@@ -187,7 +254,7 @@ fn an_idle_ledger_trims_its_journal_to_the_last_commits() {
 fn rows_that_are_all_gone_leave_nothing_but_the_books() {
     let mut chance = Chance(8);
     let store = MemoryStore::default();
-    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let (mut ledger, _, _, mut model) = open_writing_pages(&store).unwrap();
     for _ in 0..50 {
         let changes = chance.changes();
         model.apply_all(&changes);
@@ -208,7 +275,7 @@ fn rows_that_are_all_gone_leave_nothing_but_the_books() {
 #[test]
 fn one_commit_removes_a_bounded_part_of_the_journal() {
     let store = MemoryStore::default();
-    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let (mut ledger, _, _, mut model) = open_writing_pages(&store).unwrap();
     // Forty large pages, then a short change in each of them: the journal is held back until the last of them is written.
     let long = (0..640).map(|slot| Change::Put(Row::SessionName(slot, "n".repeat(128))));
     let short = (0..40).map(|page| Change::Put(Row::SessionName(page * 16, String::new())));

@@ -9,7 +9,7 @@ mod migrations;
 use std::collections::BTreeMap;
 
 use super::codec::Damage;
-use super::ledger::{Ledger, Rows};
+use super::ledger::{Ledger, Pace, Rows};
 use super::memory::{MemoryStore, Records};
 use super::open::{OpenError, Recovery, find_in_memory};
 use super::recovery::Sink;
@@ -72,6 +72,13 @@ impl Sink for RowMap {
 pub(super) fn open(store: &MemoryStore) -> Result<(Ledger, Texts, Recovery, RowMap), OpenError> {
     let mut rows = RowMap::default();
     let (ledger, texts, recovery) = find_in_memory(store, INSTANCE, &mut rows)?.begin()?;
+    Ok((ledger, texts, recovery, rows))
+}
+
+/// The same, with pages in every commit.
+pub(super) fn open_writing_pages(store: &MemoryStore) -> Result<(Ledger, Texts, Recovery, RowMap), OpenError> {
+    let (mut ledger, texts, recovery, rows) = open(store)?;
+    ledger.set_pace(Pace::EVERY_COMMIT);
     Ok((ledger, texts, recovery, rows))
 }
 
