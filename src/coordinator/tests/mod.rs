@@ -1,7 +1,9 @@
-//! Tests of the state machine: dialogues, random histories against an oracle, and the cost of a step.
+//! Tests of the state machine: dialogues, random histories against an oracle, damaged rows, contradictions that the check of the
+//! books must notice, and the cost of a step.
 
 #![allow(clippy::wildcard_enum_match_arm)]
 
+mod contradictions;
 mod cost;
 mod damage;
 mod dialogues;
@@ -84,7 +86,14 @@ impl World {
         let live = self.coordinator.durable_view();
         assert!(self.coordinator.rows().is_sorted_by_key(|row| row.key()), "rows in order of their keys");
         assert_eq!(live, self.stored, "the changes do not add up to the state");
-        assert_eq!(self.restored().durable_view(), live, "what is restored is not what is live");
+        let restored = self.restored();
+        assert_eq!(restored.durable_view(), live, "what is restored is not what is live");
+        let told = |coordinator: &Coordinator| -> Vec<_> {
+            let listed = coordinator.campaigns.values().filter(|campaign| !campaign.removing());
+            listed.map(super::campaign::Campaign::status).collect()
+        };
+        assert_eq!(told(&restored), told(&self.coordinator), "nor is what is told of it");
+        assert_eq!(restored.summary(), self.coordinator.summary());
     }
 
     fn store(&mut self, step: &Step) {
