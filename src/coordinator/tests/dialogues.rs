@@ -109,6 +109,48 @@ fn numbers_have_no_gaps() {
 }
 
 #[test]
+fn only_the_holder_of_a_lease_can_speak_of_it() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 9));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    let other = grants(&world.want(2, 1, 1, &[]), 2)[0].lease;
+    world.want(1, 0, 1, &[]);
+    let of = |slot, generation| LeaseId { slot, generation };
+    world.done(1, 1, held, 1);
+    for (number, (lease, reason)) in (2..).zip([
+        (of(held.slot, 0), RefusalReason::NotHeld),
+        (held, RefusalReason::Ended),
+        (of(held.slot, held.generation + 1), RefusalReason::NotHeld),
+        (other, RefusalReason::NotHeld),
+        (of(9, 1), RefusalReason::NotHeld),
+    ]) {
+        let (_, refusals) = answer(&world.done(1, number, lease, 1), 1).unwrap();
+        assert_eq!(refusals.last().map(|refusal| (refusal.to, refusal.reason)), Some((number, reason)), "{lease:?}");
+    }
+    assert_eq!(world.counts("a"), [(1, 0, 1)]);
+}
+
+#[test]
+fn a_heartbeat_is_written_down_only_if_refusals_were_read() {
+    let mut world = world();
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.release(1, 1, LeaseId { slot: 3, generation: 1 });
+    let mut changes = |confirmed| {
+        let step = world.coordinator.apply(Tick(0), Command::Heartbeat { connection: ConnectionId(1), confirmed });
+        world.store(&step);
+        world.check();
+        step.changes.len()
+    };
+    assert_eq!([changes(1), changes(1)], [1, 0]);
+    assert_eq!(
+        world.control(ControlRequest::Fate { session: SessionId([1; 16]), number: 1 }),
+        ControlAnswer::Fate(RequestFate::Confirmed)
+    );
+}
+
+#[test]
 fn refusals_are_kept_until_read_and_then_no_longer() {
     let mut world = world();
     world.hello(1, 1, 1, InstanceId::NONE);
@@ -215,6 +257,19 @@ fn heartbeats_keep_leases_and_a_timeout_ends_them_all_the_same() {
 }
 
 #[test]
+fn who_is_silent_when_time_runs_out_is_silent() {
+    // A lease of one run with a timeout this long is due half a second later; its silence is due after a second.
+    for (timeout_ms, reason, granted) in [(499, LossReason::TimedOut, 1), (500, LossReason::Expired, 0)] {
+        let mut world = world();
+        world.create(1, CampaignSpec { timeout_ms: Some(timeout_ms), ..counted("a", 1, 1) });
+        world.hello(1, 1, 1, InstanceId::NONE);
+        world.want(1, 1, 1, &[]);
+        let outputs = world.pass(1_000);
+        assert_eq!((lost(&outputs, 1), lent(&outputs, 1).len()), (vec![reason], granted));
+    }
+}
+
+#[test]
 fn a_client_that_fell_silent_is_lent_nothing_until_it_is_heard() {
     let mut world = world();
     world.create(1, counted("a", 1, 2));
@@ -250,6 +305,43 @@ fn late_numbered_reports_take_their_runs_wherever_they_are() {
     // What the struck holder still reports was executed, but is extra.
     assert_eq!(answer(&world.done(2, 2, again.lease, 2), 2), Some((2, vec![])));
     assert_eq!(world.counts("a"), [(6, 3, 0)]);
+}
+
+/// Both runs of a numbered task are lent to session 2 after session 1 let them expire and came back: the world and the two leases.
+fn lent_again() -> (World, LeaseId, LeaseId) {
+    let mut world = world();
+    world.create(1, numbered("a", 1, 2));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let first = grants(&world.want(1, 1, 2, &[]), 1)[0].lease;
+    world.disconnect(1);
+    world.pass(1_000);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let second = grants(&world.want(2, 1, 2, &[]), 2)[0].lease;
+    world.want(2, 0, 2, &[]);
+    world.hello(3, 1, 2, INSTANCE);
+    (world, first, second)
+}
+
+#[test]
+fn a_lease_is_not_lost_while_one_run_of_it_is_wanted() {
+    let (mut world, first, second) = lent_again();
+    let outputs = world.done(3, 1, first, 1);
+    assert_eq!(lost(&outputs, 2), [], "run 1 is still to be done");
+    assert_eq!(world.counts("a"), [(1, 0, 1)]);
+    let answered = [(2, Output::Answers { through: 1, refusals: vec![] })];
+    assert_eq!(world.done(2, 1, second, 2), answered, "and is done; who reports a lease is not told that it is lost");
+    assert_eq!(world.counts("a"), [(2, 1, 0)]);
+}
+
+#[test]
+fn only_runs_that_a_lease_still_owns_are_lost_with_it() {
+    for (late, losses) in [(1, 3), (2, 2)] {
+        let (mut world, first, _) = lent_again();
+        assert_eq!(world.status("a").losses, 2);
+        world.done(3, 1, first, late);
+        world.pass(1_000);
+        assert_eq!(world.status("a").losses, losses, "{late} of its two runs were done elsewhere");
+    }
 }
 
 #[test]
@@ -358,11 +450,42 @@ fn losses_have_a_budget_of_their_own() {
     world.hello(1, 1, 1, InstanceId::NONE);
     world.want(1, 1, 1, &[]);
     world.pass(1_000);
-    world.heartbeat(1);
+    assert_eq!(lent(&world.heartbeat(1), 1), [(0, 0, 1)], "one more may be lost");
     world.pass(1_000);
     let outputs = world.heartbeat(1);
     assert_eq!(lent(&outputs, 1), []);
     assert_eq!(world.status("a").tasks_quarantined, 1);
+}
+
+#[test]
+fn what_is_done_is_not_set_aside() {
+    let mut world = world();
+    world.create(1, CampaignSpec { errors_max: Some(1), losses_max: Some(1), ..counted("a", 1, 3) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 2, 1, &[]), 1);
+    world.want(2, 1, 1, &[]);
+    world.done(1, 1, held[0].lease, 3);
+    world.failed(1, 2, held[1].lease);
+    world.pass(1_000);
+    let status = world.status("a");
+    assert_eq!((status.errors, status.losses), (1, 1), "they are told all the same");
+    assert_eq!((status.tasks_quarantined, status.finished), (0, true));
+}
+
+#[test]
+fn a_success_is_no_trouble_and_hides_none() {
+    let mut world = world();
+    world.create(1, counted("a", 1, 9));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let first = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+    let second = grants(&world.done(1, 1, first, 1), 1)[0].lease;
+    assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Trouble(_))), "nothing is noted of a success");
+    let third = grants(&world.failed(1, 2, second), 1)[0].lease;
+    world.done(1, 3, third, 1);
+    let request = ControlRequest::Counts { campaign: "a".into(), from: TaskIndex(0), limit: 1 };
+    let ControlAnswer::Counts { tasks, .. } = world.control(request) else { panic!() };
+    assert_eq!((tasks[0].done, tasks[0].errors, tasks[0].last_error.as_str()), (2, 1, "it broke"));
 }
 
 #[test]
@@ -402,6 +525,51 @@ fn pause_resume_cancel_and_remove() {
 }
 
 #[test]
+fn only_holders_of_live_leases_are_told_of_a_cancellation() {
+    let mut world = World::new(Options { slice: 1, ..Options::default() });
+    world.create(1, counted("a", 2, 1));
+    world.create(2, counted("b", 1, 1));
+    for (client, campaign) in [(1, "a"), (2, "a"), (3, "b")] {
+        world.hello(client, client as u8, 1, InstanceId::NONE);
+        assert_eq!(grants(&world.want(client, 1, 1, &[campaign]), client).len(), 1);
+        world.want(client, 0, 1, &[]);
+    }
+    world.pass(999);
+    world.heartbeat(2);
+    world.heartbeat(3);
+    assert_eq!(lost(&world.pass(1), 1), [LossReason::Expired]);
+    let cancel = ControlRequest::Cancel { campaign: "a".into() };
+    let mut outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request: cancel });
+    outputs.extend(world.settle());
+    assert_eq!([1, 2, 3].map(|client| lost(&outputs, client)), [vec![], vec![LossReason::Cancelled], vec![]]);
+}
+
+#[test]
+fn who_comes_back_hears_of_every_lease_that_was_lost_and_of_no_other() {
+    let (mut world, first, second) = lent_again();
+    world.create(2, counted("counted", 1, 1));
+    world.create(3, numbered("numbered", 1, 1));
+    world.create(4, counted("cancelled", 1, 1));
+    world.create(5, CampaignSpec { lease_ms: Some(100), ..counted("short", 1, 1) });
+    let held = |world: &mut World, count, name| grants(&world.want(2, count, 1, &[name]), 2)[0].lease;
+    held(&mut world, 2, "counted");
+    held(&mut world, 3, "numbered");
+    let cancelled = held(&mut world, 4, "cancelled");
+    let short = held(&mut world, 5, "short");
+    world.disconnect(2);
+    world.done(3, 1, first, 2);
+    world.control(ControlRequest::Cancel { campaign: "cancelled".into() });
+    world.pass(100);
+    let outputs = world.hello(4, 2, 2, INSTANCE);
+    let told = outputs.iter().find_map(|(_, output)| match output {
+        Output::Lost { leases } => Some(leases.clone()),
+        _ => None,
+    });
+    let lost = [(second, LossReason::DoneElsewhere), (cancelled, LossReason::Cancelled), (short, LossReason::Expired)];
+    assert_eq!(told, Some(lost.to_vec()));
+}
+
+#[test]
 fn a_finished_campaign_has_nothing_to_cancel() {
     let mut world = world();
     world.create(1, counted("a", 1, 1));
@@ -435,6 +603,23 @@ fn reports_of_a_removed_campaign_are_refused_as_gone() {
     // The name is free, the id is not used again.
     world.create(2, counted("a", 1, 1));
     assert_eq!(world.status("a").id, CampaignId(2));
+}
+
+#[test]
+fn every_lease_of_a_removed_campaign_ends_however_many_slices_that_takes() {
+    for slice in 1..=4 {
+        let mut world = World::new(Options { slice, ..Options::default() });
+        world.create(1, numbered("a", 3, 1));
+        world.hello(1, 1, 1, InstanceId::NONE);
+        world.want(1, 3, 1, &[]);
+        world.create(2, counted("b", 9, 1));
+        world.control(ControlRequest::Pause { campaign: "a".into() });
+        let remove = ControlRequest::Remove { campaign: "a".into() };
+        let mut outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request: remove });
+        outputs.extend(world.settle());
+        assert_eq!(lost(&outputs, 1), [LossReason::Gone; 3], "in slices of {slice}");
+        assert_eq!(lent(&outputs, 1), [(0, 0, 1), (1, 0, 1), (2, 0, 1)], "there is room for others");
+    }
 }
 
 #[test]
@@ -539,6 +724,22 @@ fn who_releases_a_task_is_lent_it_again_only_after_a_growing_delay() {
 }
 
 #[test]
+fn every_released_task_has_a_delay_of_its_own() {
+    let mut world = world();
+    world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 2, 1) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 2, 1, &[]), 1);
+    world.release(1, 1, held[0].lease);
+    world.pass(300);
+    world.release(1, 2, held[1].lease);
+    let first = limits::RELEASE_DELAY_MS_MIN - 300;
+    assert_eq!(lent(&world.pass(first - 1), 1), []);
+    assert_eq!(lent(&world.pass(1), 1), [(0, 0, 1)]);
+    assert_eq!(lent(&world.pass(299), 1), []);
+    assert_eq!(lent(&world.pass(1), 1), [(1, 0, 1)]);
+}
+
+#[test]
 fn leases_survive_a_restart_with_their_full_length() {
     let mut world = world();
     world.create(1, counted("a", 1, 1));
@@ -616,6 +817,20 @@ fn a_session_of_another_data_directory_or_a_forgotten_one_is_unknown() {
 }
 
 #[test]
+fn a_session_is_forgotten_when_it_has_been_idle_long_enough() {
+    let mut world = World::new(Options { session_idle_ms: 5_000, ..Options::default() });
+    world.create(1, counted("a", 1, 1));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    world.want(1, 1, 1, &[]);
+    world.disconnect(1);
+    let known = |world: &World| world.stored.keys().any(|key| matches!(key, RowKey::Session(_)));
+    world.pass(4_999);
+    assert!(known(&world));
+    world.pass(1);
+    assert!(!known(&world));
+}
+
+#[test]
 fn sessions_have_a_cap_and_a_goodbye_makes_room() {
     let mut world = World::new(Options { sessions_max: 2, ..Options::default() });
     world.create(1, counted("a", 9, 1));
@@ -683,11 +898,13 @@ fn who_waits_for_room_in_the_lease_table_is_served_when_there_is_some() {
     for way in ["goodbye", "report", "expiry"] {
         let mut world = World::new(Options { leases_max: 1, ..Options::default() });
         world.create(1, numbered("a", 2, 1));
+        world.create(2, counted("b", 1, 1));
         world.hello(1, 1, 1, InstanceId::NONE);
         world.hello(2, 2, 1, InstanceId::NONE);
-        let lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
+        let lease = grants(&world.want(1, 1, 1, &["a"]), 1)[0].lease;
         world.want(1, 0, 1, &[]);
-        assert_eq!(idle(&world.want(2, 1, 1, &[]), 2), Some(Idle::Closed));
+        // What it waits for has nothing to do with what the other holds.
+        assert_eq!(idle(&world.want(2, 1, 1, &["b"]), 2), Some(Idle::Closed));
         let outputs = match way {
             "goodbye" => world.apply(Command::Goodbye { connection: ConnectionId(1) }),
             "report" => world.done(1, 1, lease, 1),
@@ -729,6 +946,45 @@ fn a_keyed_campaign_is_created_in_steps_that_may_be_repeated() {
     assert_eq!(world.status("a").runs_leased, 3);
     let other = ControlRequest::Create { creation: CreationId([2; 16]), spec };
     assert_eq!(world.control(other), ControlAnswer::Failed(ControlError::Exists { name: "a".into() }));
+}
+
+#[test]
+fn keys_have_bounds() {
+    let mut world = world();
+    world.create(1, CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("a", 3, 1) });
+    let mut add = |key: &str| {
+        let (creation, keys) = (CreationId([1; 16]), vec![key.to_owned()]);
+        world.control(ControlRequest::AddKeys { creation, from: 0, keys })
+    };
+    for key in ["", "a\nb", "a\rb", "a\0b", &"x".repeat(limits::KEY_BYTES_MAX + 1)] {
+        assert_eq!(add(key), ControlAnswer::Failed(ControlError::KeyBad { index: 0 }), "{key:?}");
+    }
+    let longest = ControlAnswer::Creation { campaign: CampaignId(1), added: 1, sealed: false, existed: false };
+    assert_eq!(add(&"x".repeat(limits::KEY_BYTES_MAX)), longest);
+}
+
+#[test]
+fn counts_come_in_pages_and_tell_of_keys_once_all_are_there() {
+    let mut world = world();
+    world.create(1, counted("a", 5, 1));
+    world.create(2, CampaignSpec { tasks: Tasks::Keys { count: 1 }, ..counted("b", 1, 1) });
+    let mut page = |campaign: &str, from, limit| {
+        let request = ControlRequest::Counts { campaign: campaign.into(), from: TaskIndex(from), limit };
+        let ControlAnswer::Counts { tasks, next, keyed, .. } = world.control(request) else { panic!() };
+        let indexes = tasks.iter().map(|task| task.index.0).collect::<Vec<_>>();
+        (indexes, next.map(|next| next.0), keyed)
+    };
+    assert_eq!(page("a", 0, 0), (vec![0], Some(1), false), "at least one");
+    assert_eq!(page("a", 1, 2), (vec![1, 2], Some(3), false));
+    assert_eq!(page("a", 3, 2), (vec![3, 4], None, false));
+    assert_eq!(page("a", 4, 2), (vec![4], None, false));
+    assert_eq!(page("a", 7, 2), (vec![], None, false));
+    assert_eq!(page("b", 0, 9), (vec![0], None, false));
+    let creation = CreationId([2; 16]);
+    world.control(ControlRequest::AddKeys { creation, from: 0, keys: vec!["x".into()] });
+    world.control(ControlRequest::Seal { creation });
+    let request = ControlRequest::Counts { campaign: "b".into(), from: TaskIndex(0), limit: 9 };
+    assert!(matches!(world.control(request), ControlAnswer::Counts { keyed: true, .. }));
 }
 
 #[test]

@@ -138,6 +138,52 @@ fn nothing_survives_a_restart() {
 }
 
 #[test]
+fn connections_of_a_process_that_ended_are_ended_in_slices() {
+    let mut world = World::new(Options { slice: 4, ..Options::default() });
+    world.create(1, counted("toy", 5, 1));
+    for connection in 0..5 {
+        say(&mut world, connection, &[], task(connection));
+    }
+    world.coordinator = world.restored();
+    let sessions = |world: &World| world.coordinator.sessions.len();
+    let mut left = vec![sessions(&world)];
+    world.apply(Command::Boot);
+    left.push(sessions(&world));
+    while world.coordinator.next_deadline().is_some_and(|due| due <= Tick(world.now)) {
+        world.apply(Command::Advance);
+        left.push(sessions(&world));
+    }
+    // A connection and its lease are two of four items.
+    assert_eq!(left, [5, 3, 1, 0]);
+    assert_eq!(world.status("toy").runs_leased, 0);
+}
+
+#[test]
+fn whatever_keeps_a_task_from_being_lent_the_answer_is_to_wait() {
+    let full = Options { leases_max: 1, ..Options::default() };
+    let held = Options { leases_per_session_max: 1, ..Options::default() };
+    for (options, other) in [(full, true), (held, false)] {
+        let mut world = World::new(options);
+        world.create(1, counted("toy", 2, 1));
+        say(&mut world, 1, &[], task(0));
+        say(&mut world, 1, &[], WAIT);
+        say(&mut world, 2, &[], if other { WAIT } else { task(1) });
+        say(&mut world, 1, &[(0, 1)], if other { task(1) } else { WAIT });
+    }
+    let mut paused = world(2, 1);
+    say(&mut paused, 1, &[], task(0));
+    paused.control(ControlRequest::Pause { campaign: "toy".into() });
+    say(&mut paused, 1, &[(0, 1)], WAIT);
+    paused.control(ControlRequest::Resume { campaign: "toy".into() });
+    say(&mut paused, 1, &[], task(1));
+    let mut draining = world(2, 1);
+    say(&mut draining, 1, &[], task(0));
+    draining.apply(Command::Drain);
+    say(&mut draining, 1, &[(0, 1)], WAIT);
+    assert_eq!(draining.counts("toy"), [(1, 0, 0), (0, 0, 0)]);
+}
+
+#[test]
 fn which_campaign() {
     let mut world = World::new(Options::default());
     say(&mut world, 1, &[], WAIT);
