@@ -61,3 +61,25 @@ impl Timers {
         self.heap.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_looked_at_only_when_most_of_them_must_be_useless() {
+        for (entries, looked_at) in [(1_044, 0), (1_045, 1_045)] {
+            let mut timers = Timers::default();
+            for slot in 0..entries {
+                timers.push(Tick(u64::from(slot)), Timer::Idle(slot, 1));
+            }
+            let mut looks = 0;
+            timers.sweep(10, |_, timer| {
+                looks += 1;
+                *timer == Timer::Idle(7, 1)
+            });
+            assert_eq!(looks, looked_at, "{entries} entries, of which 10 could be of use");
+            assert_eq!(timers.len(), if looks == 0 { entries as usize } else { 1 });
+        }
+    }
+}

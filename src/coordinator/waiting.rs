@@ -193,6 +193,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_lends_nothing_more_is_not_visited_on() {
+        let mut waiting = Waiting::default();
+        waiting.join(1, &names(&["a"]));
+        waiting.join(2, &[]);
+        waiting.mark("a", false);
+        assert!(waiting.next_visit().is_some());
+        waiting.unmark("a");
+        assert!(!waiting.is_marked());
+        assert_eq!(waiting.next_visit(), None);
+    }
+
+    #[test]
+    fn news_are_news_until_everybody_was_visited() {
+        for (first, second) in [(true, false), (false, true)] {
+            let mut waiting = Waiting::default();
+            waiting.join(1, &names(&["a"]));
+            waiting.mark("a", first);
+            waiting.mark("a", second);
+            assert!(waiting.next_visit().is_some_and(|visit| visit.news));
+            assert!(waiting.next_visit().is_some_and(|visit| visit.news), "once more, since it was marked twice");
+            assert_eq!(waiting.next_visit(), None);
+        }
+    }
+
+    #[test]
     fn a_mark_nobody_waits_for_is_nothing() {
         let mut waiting = Waiting::default();
         waiting.join(1, &names(&["a"]));

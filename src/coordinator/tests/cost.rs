@@ -91,15 +91,81 @@ fn releases_and_abandoned_creations_leave_no_timers_behind() {
 }
 
 #[test]
+fn sessions_that_come_and_go_leave_no_timers_behind() {
+    let mut world = World::new(Options::default());
+    world.checked = false;
+    world.create(1, counted("a", 1, 1));
+    for round in 1..=2_000 {
+        world.hello(2 * round, 1, 1, InstanceId::NONE);
+        world.want(2 * round, 1, 1, &[]);
+        // Its predecessors were in the same slot.
+        world.apply(Command::Advance);
+        assert!(world.coordinator.timers.len() <= 1_030, "{} timers for one session", world.coordinator.timers.len());
+        world.disconnect(2 * round);
+        world.hello(2 * round + 1, 1, 2, INSTANCE);
+        world.apply(Command::Goodbye { connection: ConnectionId(2 * round + 1) });
+    }
+}
+
+#[test]
+fn what_is_still_to_come_is_not_swept_out_with_what_is_over() {
+    let mut world = World::new(Options { session_idle_ms: 3_000, creation_idle_ms: 4_000, ..Options::default() });
+    world.checked = false;
+    world.create(1, CampaignSpec { lease_ms: Some(5_000), ..counted("held", 1, 1) });
+    world.create(2, counted("released", 1, 1));
+    world.create(3, CampaignSpec { tasks: Tasks::Keys { count: 1 }, ..counted("abandoned", 1, 1) });
+    world.create(4, counted("over", 1, 1_000_000));
+    for client in 1..=4 {
+        world.hello(client, client as u8, 1, InstanceId::NONE);
+    }
+    assert_eq!(grants(&world.want(1, 1, 1, &["held"]), 1).len(), 1);
+    let lease = grants(&world.want(2, 1, 1, &["released"]), 2)[0].lease;
+    world.release(2, 1, lease);
+    // The third has a row, and then no connection.
+    world.requests(3, 1, vec![]);
+    world.disconnect(3);
+    let mut lease = grants(&world.want(4, 1, 1, &["over"]), 4)[0].lease;
+    for number in 1..=1_100 {
+        lease = grants(&world.done(4, number, lease, 1), 4)[0].lease;
+    }
+    world.apply(Command::Goodbye { connection: ConnectionId(4) });
+    world.apply(Command::Advance);
+    assert_eq!(world.coordinator.timers.len(), 4, "one for each that is still to come");
+    assert_eq!(grants(&world.pass(1_000), 2).len(), 1);
+    world.now = 2_999;
+    world.heartbeat(2);
+    let sessions = |world: &World| world.coordinator.sessions.len();
+    assert_eq!(sessions(&world), 3);
+    world.pass(1);
+    assert_eq!(sessions(&world), 2);
+    let creations = |world: &World| world.coordinator.creations.len();
+    world.pass(999);
+    assert_eq!(creations(&world), 4);
+    world.pass(1);
+    assert_eq!(creations(&world), 3);
+    assert_eq!(world.status("held").losses, 0);
+    world.pass(1_000);
+    assert_eq!(world.status("held").losses, 1);
+}
+
+#[test]
 fn a_session_forgets_campaigns_that_are_gone() {
     let mut world = World::new(Options::default());
     world.checked = false;
     world.hello(1, 1, 1, InstanceId::NONE);
-    world.want(1, 1, 1, &[]);
-    for round in 1..=100 {
+    for name in ["b", "c", "d"] {
+        world.create(name.as_bytes()[0], counted(name, 1, 1));
+    }
+    for (number, grant) in (1..).zip(grants(&world.want(1, 3, 1, &[]), 1)) {
+        world.done(1, number, grant.lease, 1);
+    }
+    for name in ["b", "c", "d"] {
+        world.control(ControlRequest::Remove { campaign: name.into() });
+    }
+    for round in 1..=90 {
         let request = ControlRequest::Create { creation: CreationId([round; 16]), spec: counted("a", 1, 1) };
         let outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
-        world.done(1, u64::from(round), grants(&outputs, 1)[0].lease, 1);
+        world.done(1, u64::from(round) + 3, grants(&outputs, 1)[0].lease, 1);
         world.control(ControlRequest::Remove { campaign: "a".into() });
         let (_, session) = world.coordinator.sessions.iter().next().unwrap();
         assert!(session.announced.len() <= 2, "{} campaigns", session.announced.len());
