@@ -576,6 +576,15 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_ended_before_anybody_took_it_is_not_handed_out() {
+        let mut book = holding(0..0);
+        book.granted(grants([1, 2]), false).unwrap();
+        assert_eq!(book.queue(id(1), done(1), 1), Ok(1));
+        assert_eq!((book.take(), book.take()), (Some(2), None));
+        assert_eq!(book.healthy(), 1);
+    }
+
+    #[test]
     fn an_unknown_session_begins_anew() {
         let mut book = holding(0..3);
         book.granted(grants([8]), false).unwrap();
