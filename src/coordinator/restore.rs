@@ -10,12 +10,12 @@ use super::campaign::{Campaign, first_level};
 use super::leases::Leases;
 use super::open::OpenTasks;
 use super::rows::{
-    CLEAR_TASKS_UNIT, Change, GlobalsRow, LeaseState, Phase, ReturnedRow, Row, RowKey, SessionRow, TaskRow, TroubleRow,
+    CLEAR_TASKS_UNIT, Change, GlobalsRow, LeaseState, ReturnedRow, Row, RowKey, SessionRow, TaskRow, TroubleRow,
 };
 use super::sessions::{Session, Sessions};
 use super::slots::Slots;
 use super::tasks::Tasks;
-use super::timers::{Timer, Timers};
+use super::timers::Timers;
 use super::waiting::Waiting;
 use super::{Coordinator, Options, Step};
 use crate::limits;
@@ -362,10 +362,6 @@ impl Coordinator {
         }
         for id in ids {
             self.campaign_changed(id, false);
-        }
-        let due = self.now.after(self.options.creation_idle_ms);
-        for campaign in self.campaigns.values().filter(|campaign| campaign.row.phase == Phase::Creating) {
-            self.timers.push(due, Timer::Creation(campaign.id));
         }
         Ok(())
     }
