@@ -9,9 +9,9 @@
 //!
 //! ```text
 //!  Offline ── greet ──▶ Greeting ── welcomed ──▶ Resuming ── all leases came again ──▶ Live
-//!     ▲                    │  ▲                      │                                  │
-//!     │                    └──┘ forget               │                                  │
-//!     └───────────────────────────── disconnected ───┴──────────────────────────────────┘
+//!     ▲                    │                         │                                  │
+//!     │             forget │                         │                                  │
+//!     └────────────────────┴─────── disconnected ────┴──────────────────────────────────┘
 //! ```
 //!
 //! **Invariants.** The unanswered requests carry the numbers `confirmed + 1 ..` without gaps, in the order they were
@@ -214,8 +214,7 @@ impl<L: Clone, W> Inflight<L, W> {
         let waiters = self.unanswered.drain(..).map(|unanswered| unanswered.waiter).collect();
         let lost = self.held.drain().filter(|(_, held)| held.handed_out && held.lost.is_none());
         let forgotten = Forgotten { waiters, lost: lost.map(|(_, held)| held.lease).collect() };
-        let (attempt, phase) = (self.attempt, std::mem::replace(&mut self.phase, Phase::Offline));
-        *self = Self { attempt, phase, ..Self::new(successor) };
+        *self = Self { attempt: self.attempt, ..Self::new(successor) };
         forgotten
     }
 
