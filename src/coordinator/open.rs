@@ -183,4 +183,21 @@ mod tests {
         assert_eq!(open.next(Some((1, TaskIndex(2)))), Some((2, TaskIndex(0))));
         assert_eq!(open.next(Some((2, TaskIndex(0)))), None);
     }
+
+    #[test]
+    fn untouched_tasks_go_before_what_is_open_at_a_higher_level() {
+        let mut open = OpenTasks::new(130, 0);
+        assert_eq!(open.next(None), Some((0, TaskIndex(0))));
+        for task in (0..64).map(TaskIndex) {
+            open.remove(0, task);
+            open.insert(1, task);
+        }
+        // In order: the rest of the first level, then the second; what was passed does not come again.
+        assert_eq!(open.next(Some((1, TaskIndex(62)))), Some((1, TaskIndex(63))));
+        assert_eq!(open.next(Some((1, TaskIndex(63)))), None);
+        assert_eq!(open.frontier(), 64);
+        assert_eq!(open.next(None), Some((0, TaskIndex(64))));
+        assert_eq!(open.next(Some((0, TaskIndex(127)))), Some((0, TaskIndex(128))));
+        assert_eq!(open.next(Some((0, TaskIndex(129)))), Some((1, TaskIndex(0))));
+    }
 }
