@@ -488,6 +488,10 @@ mod tests {
         assert_eq!(book.healthy(), 2, "the reported lease did not come back to life");
         assert_eq!(book.take(), None);
         assert!(book.granted(grants([9]), true).is_err(), "more than announced");
+        book.disconnected();
+        book.greet();
+        book.welcomed(INSTANCE, 0, &[], 1).unwrap();
+        assert!(book.granted(grants([1, 2]), true).is_err(), "in one message, too");
     }
 
     #[test]
