@@ -61,6 +61,23 @@ fn timers_are_bounded_by_what_they_stand_for() {
 }
 
 #[test]
+fn timers_of_many_sessions_and_leases_are_bounded_by_their_sum() {
+    let mut world = World::new(Options::default());
+    world.checked = false;
+    world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 1, 1_000_000) });
+    for client in 1..=20 {
+        world.hello(client, client as u8, 1, InstanceId::NONE);
+        world.want(client, 5, 1, &[]);
+    }
+    let mut lease = grants(&world.want(1, 6, 1, &[]), 1)[0].lease;
+    for number in 1..=4_000 {
+        lease = grants(&world.done(1, number, lease, 1), 1)[0].lease;
+        world.apply(Command::Advance);
+        assert!(world.coordinator.timers.len() <= 1_310, "{} timers for 101 leases", world.coordinator.timers.len());
+    }
+}
+
+#[test]
 fn releases_and_abandoned_creations_leave_no_timers_behind() {
     let mut world = World::new(Options::default());
     world.checked = false;
