@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::coordinator::command::{CloseReason, ControlError};
+use crate::coordinator::rows::CLEAR_TASKS_UNIT;
 use crate::limits;
 use crate::types::{
     CampaignId, CampaignState, Idle, LossReason, RefusalReason, RequestFate, Settled, TaskIndex, TaskState,
@@ -183,6 +184,28 @@ fn refusals_are_kept_until_read_and_then_no_longer() {
     assert_eq!(
         world.control(ControlRequest::Fate { session: SessionId([1; 16]), number: 64 }),
         ControlAnswer::Fate(RequestFate::Refused(RefusalReason::NotHeld))
+    );
+}
+
+#[test]
+fn a_stretch_of_refusals_is_confirmed_in_part() {
+    let mut world = world();
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let nothing = Request::Release { lease: LeaseId { slot: 3, generation: 1 } };
+    world.requests(1, 1, vec![nothing; 5]);
+    let mut left = |confirmed| {
+        let (connection, requests) = (ConnectionId(1), vec![]);
+        let outputs = world.apply(Command::Requests { connection, first: 6, confirmed, requests });
+        answer(&outputs, 1).unwrap().1.iter().map(|refusal| (refusal.from, refusal.to)).collect::<Vec<_>>()
+    };
+    assert_eq!(left(0), [(1, 5)]);
+    assert_eq!(left(3), [(4, 5)]);
+    assert_eq!(left(2), [(4, 5)], "what was confirmed stays so");
+    assert_eq!(left(4), [(5, 5)]);
+    assert_eq!(left(9), [], "what is not answered is not confirmed");
+    assert_eq!(
+        world.control(ControlRequest::Fate { session: SessionId([1; 16]), number: 6 }),
+        ControlAnswer::Fate(RequestFate::NotReceived)
     );
 }
 
@@ -623,6 +646,58 @@ fn every_lease_of_a_removed_campaign_ends_however_many_slices_that_takes() {
 }
 
 #[test]
+fn every_row_of_a_removed_campaign_goes_however_many_slices_that_takes() {
+    for failing in [true, false] {
+        let mut world = World::new(Options { slice: 1, ..Options::default() });
+        world.create(1, numbered("a", 3, 1));
+        world.hello(1, 1, 1, InstanceId::NONE);
+        let held = grants(&world.want(1, 3, 1, &[]), 1);
+        world.want(1, 0, 1, &[]);
+        for (number, grant) in (1..).zip(&held) {
+            // Three troubles and no returned runs, or the other way round.
+            if failing {
+                world.failed(1, number, grant.lease);
+            } else {
+                world.release(1, number, grant.lease);
+            }
+        }
+        if failing {
+            world.want(1, 3, 1, &[]);
+        }
+        world.control(ControlRequest::Pause { campaign: "a".into() });
+        world.control(ControlRequest::Remove { campaign: "a".into() });
+        let left = world.stored.keys().filter(|key| {
+            matches!(key, RowKey::Campaign(_) | RowKey::Task(..) | RowKey::Trouble(_) | RowKey::Returned(_))
+        });
+        assert_eq!(left.count(), 0);
+    }
+}
+
+#[test]
+fn tasks_are_cleared_unit_by_unit_to_the_last() {
+    for (tasks, units) in [(1, 1), (CLEAR_TASKS_UNIT, 1), (CLEAR_TASKS_UNIT + 1, 2), (2 * CLEAR_TASKS_UNIT, 2)] {
+        let mut world = world();
+        world.create(1, counted("a", tasks, 1));
+        world.control(ControlRequest::Pause { campaign: "a".into() });
+        let request = ControlRequest::Remove { campaign: "a".into() };
+        let mut command = Command::Control { connection: ConnectionId(9), id: 0, request };
+        let mut cleared = Vec::new();
+        loop {
+            let step = world.coordinator.apply(Tick(0), command);
+            cleared.extend(step.changes.iter().filter_map(|change| match change {
+                Change::ClearTasks { first, .. } => Some(first.0 / CLEAR_TASKS_UNIT),
+                _ => None,
+            }));
+            if world.coordinator.next_deadline().is_none() {
+                break;
+            }
+            command = Command::Advance;
+        }
+        assert_eq!(cleared, (0..units).collect::<Vec<_>>(), "{tasks} tasks");
+    }
+}
+
+#[test]
 fn a_window_is_absolute() {
     let mut world = world();
     world.create(1, counted("a", 100, 1));
@@ -684,6 +759,27 @@ fn campaigns_take_turns() {
 }
 
 #[test]
+fn what_one_campaign_has_not_another_lends() {
+    for wanted in [&[][..], &["a", "b", "c"]] {
+        let mut world = world();
+        world.create(1, counted("a", 1, 1));
+        world.create(2, counted("b", 1, 1));
+        world.create(3, counted("c", 1, 1));
+        world.hello(1, 1, 1, InstanceId::NONE);
+        let held = grants(&world.want(1, 3, 1, wanted), 1);
+        world.want(1, 0, 1, wanted);
+        // Its own task is all that each has to lend, and two are not lent to this session for a while.
+        for (number, grant) in (1..).zip(&held[..2]) {
+            world.release(1, number, grant.lease);
+        }
+        world.create(4, counted("d", 1, 1));
+        assert_eq!(idle(&world.want(1, 2, 1, &["a", "b", "c"]), 1), Some(Idle::Released));
+        let turns = grants(&world.want(1, 2, 1, &["a", "b", "d"]), 1);
+        assert_eq!(turns.iter().map(|grant| grant.campaign.0).collect::<Vec<_>>(), [4]);
+    }
+}
+
+#[test]
 fn even_order_gives_every_task_its_kth_run_before_any_gets_the_next() {
     for spec in [counted("a", 3, 3), numbered("a", 3, 3)] {
         let mut world = world();
@@ -698,6 +794,23 @@ fn even_order_gives_every_task_its_kth_run_before_any_gets_the_next() {
         let back = grants(&outputs, 1)[1].lease;
         world.release(1, 1, back);
         assert_eq!(grants(&world.want(2, 1, 1, &[]), 2)[0].task.0, 1);
+    }
+}
+
+#[test]
+fn no_more_is_lent_than_the_quota_whatever_the_order() {
+    for spec in [counted("a", 2, 2), numbered("a", 2, 2)] {
+        for order in [Order::Lowest, Order::Even] {
+            let mut world = world();
+            world.create(1, CampaignSpec { order, ..spec.clone() });
+            world.hello(1, 1, 1, InstanceId::NONE);
+            let outputs = world.want(1, 9, 1, &[]);
+            assert_eq!((grants(&outputs, 1).len(), idle(&outputs, 1)), (4, Some(Idle::Lent)), "{order:?}");
+            let another = counted("b", 2, 1);
+            let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: another };
+            let outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+            assert_eq!(grants(&outputs, 1).len(), 2, "what is all lent is in nobody's way");
+        }
     }
 }
 
@@ -737,6 +850,20 @@ fn every_released_task_has_a_delay_of_its_own() {
     assert_eq!(lent(&world.pass(1), 1), [(0, 0, 1)]);
     assert_eq!(lent(&world.pass(299), 1), []);
     assert_eq!(lent(&world.pass(1), 1), [(1, 0, 1)]);
+}
+
+#[test]
+fn a_short_delay_after_a_long_one_is_no_longer() {
+    let mut world = world();
+    world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 2, 1) });
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let held = grants(&world.want(1, 2, 1, &[]), 1);
+    world.release(1, 1, held[0].lease);
+    let again = grants(&world.pass(limits::RELEASE_DELAY_MS_MIN), 1)[0].lease;
+    world.release(1, 2, again);
+    world.release(1, 3, held[1].lease);
+    assert_eq!(lent(&world.pass(limits::RELEASE_DELAY_MS_MIN), 1), [(1, 0, 1)]);
+    assert_eq!(lent(&world.pass(limits::RELEASE_DELAY_MS_MIN), 1), [(0, 0, 1)]);
 }
 
 #[test]
@@ -998,7 +1125,12 @@ fn an_unsealed_creation_does_not_outlive_the_process_nor_its_creators_patience()
         if restart {
             world.restart();
         } else {
-            world.pass(limits::CREATION_IDLE_MS);
+            // Patience counts from the last message of the creation.
+            world.pass(1_000);
+            world.control(ControlRequest::AddKeys { creation, from: 1, keys: vec!["y".into()] });
+            world.pass(limits::CREATION_IDLE_MS - 1);
+            assert_eq!(world.status("a").state, CampaignState::Creating);
+            world.pass(1);
         }
         assert_eq!(
             world.control(ControlRequest::Seal { creation }),
@@ -1007,6 +1139,36 @@ fn an_unsealed_creation_does_not_outlive_the_process_nor_its_creators_patience()
         world.create(1, spec);
         assert_eq!(world.status("a").id, CampaignId(2), "the name is free");
     }
+}
+
+#[test]
+fn campaigns_are_listed_in_pages_and_those_being_removed_only_take_their_place() {
+    let mut world = World::new(Options { campaigns_max: 102, ..Options::default() });
+    for creation in 1..=102 {
+        world.create(creation, counted(&format!("c{creation}"), 1, 1));
+    }
+    let create = || ControlRequest::Create { creation: CreationId([200; 16]), spec: counted("b", 1, 1) };
+    assert_eq!(world.control(create()), ControlAnswer::Failed(ControlError::Full { limit: 102 }));
+    world.control(ControlRequest::Pause { campaign: "c7".into() });
+    let mut ask = |request| {
+        let command = Command::Control { connection: ConnectionId(9), id: 0, request };
+        let mut outputs = world.apply(command);
+        let Some((_, Output::Control { answer, .. })) = outputs.pop() else { panic!() };
+        answer
+    };
+    ask(ControlRequest::Remove { campaign: "c7".into() });
+    let mut list = |from| {
+        let request = ControlRequest::Status { campaign: None, from: CampaignId(from) };
+        let ControlAnswer::Status { campaigns, next } = ask(request) else { panic!() };
+        (campaigns.iter().map(|campaign| campaign.id.0).collect::<Vec<_>>(), next)
+    };
+    let first = (1..=101).filter(|id| *id != 7).collect::<Vec<_>>();
+    assert_eq!(list(0), (first, Some(CampaignId(102))));
+    assert_eq!(list(102), (vec![102], None));
+    assert_eq!(list(2).1, None, "just a page");
+    assert_eq!(ask(create()), ControlAnswer::Failed(ControlError::Full { limit: 102 }));
+    world.settle();
+    world.create(200, counted("b", 1, 1));
 }
 
 #[test]
