@@ -26,12 +26,6 @@ struct Slot {
     expiry: u64,
 }
 
-impl Slot {
-    fn unused(now: Tick) -> Self {
-        Self { row: LeaseRow { generation: 0, lease: None }, granted: now, expiry: 0 }
-    }
-}
-
 /// All leases of a coordinator.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
@@ -57,7 +51,8 @@ impl Leases {
     /// Puts a lease into the lowest free slot, under a new id.
     pub(super) fn insert(&mut self, lease: Lease, now: Tick) -> LeaseId {
         let slot = self.free.pop_first().unwrap_or_else(|| {
-            self.slots.push(Slot::unused(now));
+            let row = LeaseRow { generation: 0, lease: None };
+            self.slots.push(Slot { row, granted: now, expiry: 0 });
             self.end() - 1
         });
         let entry = &mut self.slots[slot as usize];
@@ -68,19 +63,14 @@ impl Leases {
         LeaseId { slot, generation: entry.row.generation }
     }
 
-    /// Puts a stored row back.
-    pub(super) fn restore(&mut self, slot: u32, row: LeaseRow, now: Tick) {
-        while self.end() <= slot {
+    /// Puts a stored row back into the next slot. Every slot was used, so there are none without a row.
+    pub(super) fn restore(&mut self, row: LeaseRow, now: Tick) {
+        if row.lease.is_some() {
+            self.held += 1;
+        } else if row.generation < u32::MAX {
             self.free.insert(self.end());
-            self.slots.push(Slot::unused(now));
         }
-        self.slots[slot as usize].row = row;
-        self.held += usize::from(row.lease.is_some());
-        if row.lease.is_some() || row.generation == u32::MAX {
-            self.free.remove(&slot);
-        } else {
-            self.free.insert(slot);
-        }
+        self.slots.push(Slot { row, granted: now, expiry: 0 });
     }
 
     /// Ends the lease in a slot. A slot whose generations are used up is never used again.
@@ -142,7 +132,7 @@ impl Leases {
 
     /// The stored row of a slot, if it was ever used.
     pub(super) fn row(&self, slot: u32) -> Option<LeaseRow> {
-        self.slots.get(slot as usize).map(|slot| slot.row).filter(|row| row.generation > 0)
+        self.slots.get(slot as usize).map(|slot| slot.row)
     }
 
     /// The id of the lease in a slot.

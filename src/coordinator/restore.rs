@@ -264,7 +264,7 @@ impl Coordinator {
             if slot != self.leases.end() || row.generation == 0 {
                 return Err(wrong("follows a slot that lost its generation"));
             }
-            self.leases.restore(slot, row, self.now);
+            self.leases.restore(row, self.now);
             let Some(lease) = row.lease else { continue };
             if lease.task.0 >= limits::TASKS_MAX {
                 return Err(wrong("has an impossible task"));
