@@ -477,7 +477,11 @@ fn losses_have_a_budget_of_their_own() {
     world.pass(1_000);
     let outputs = world.heartbeat(1);
     assert_eq!(lent(&outputs, 1), []);
-    assert_eq!(world.status("a").tasks_quarantined, 1);
+    let status = world.status("a");
+    assert_eq!((status.tasks_quarantined, status.losses), (1, 2));
+    world.control(ControlRequest::Requeue { campaign: "a".into() });
+    let status = world.status("a");
+    assert_eq!((status.tasks_quarantined, status.losses), (0, 0), "a fresh one");
 }
 
 #[test]
