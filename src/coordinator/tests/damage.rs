@@ -230,6 +230,19 @@ fn keys_out_of_range_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn the_last_word_on_a_row_counts() {
+    let rows = || sound().into_iter().chain(another(|_| ())).chain([trouble(0, 9)]);
+    let mut restorer = Restorer::new();
+    let mut apply = |change| restorer.apply(change).unwrap();
+    rows().for_each(|row| apply(Change::Put(row)));
+    rows().for_each(|row| apply(Change::Remove(row.key())));
+    // Nothing was ever there of what is not known.
+    rows().for_each(|row| apply(Change::Remove(row.key())));
+    let emptied = restorer.finish(Options::default(), INSTANCE, Tick(0)).unwrap();
+    assert_eq!(emptied.durable_view(), restore([]).unwrap().durable_view());
+}
+
+#[test]
 fn cleared_tasks_are_gone_and_only_those() {
     let unit = CLEAR_TASKS_UNIT;
     let row = TaskRow { done: 1, extra: 0, issued: 0 };
