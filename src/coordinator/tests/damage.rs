@@ -144,7 +144,8 @@ fn returned_runs_fit_their_task() {
     taken(returned(|_| ()));
     refused(unfit, returned(|row| row.runs = 0));
     refused(unfit, returned(|row| (row.word, row.runs) = (2, 1)));
-    refused(unfit, returned(|row| (row.task, row.runs) = (TaskIndex(10), 1)));
+    let beyond = Row::Task(CAMPAIGN, TaskIndex(10), TaskRow { done: 0, extra: 0, issued: 128 });
+    refused(unfit, returned(|row| row.task = TaskIndex(10)).into_iter().chain([beyond]));
     refused(unfit, returned(|row| row.campaign = CampaignId(2)));
     let of_a_counted_one = returned(|row| (row.campaign, row.word, row.runs) = (CampaignId(2), 0, 1));
     let issued = Row::Task(CampaignId(2), TaskIndex(0), TaskRow { done: 0, extra: 0, issued: 1 });
