@@ -1,6 +1,7 @@
 //! Dialogues with the native dialect's commands: what is said, what is answered, and that nothing else is.
 
 use super::*;
+use crate::coordinator::TextChange;
 use crate::coordinator::command::{CloseReason, ControlError};
 use crate::coordinator::rows::CLEAR_TASKS_UNIT;
 use crate::limits;
@@ -1084,6 +1085,33 @@ fn a_keyed_campaign_is_created_in_steps_that_may_be_repeated() {
     assert_eq!(world.status("a").runs_leased, 3);
     let other = ControlRequest::Create { creation: CreationId([2; 16]), spec };
     assert_eq!(world.control(other), ControlAnswer::Failed(ControlError::Exists { name: "a".into() }));
+}
+
+#[test]
+fn keys_are_kept_once_and_go_with_their_campaign() {
+    let mut world = world();
+    let creation = CreationId([1; 16]);
+    world.create(1, CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("a", 3, 1) });
+    let mut texts = |request| {
+        let command = Command::Control { connection: ConnectionId(9), id: 0, request };
+        let mut step = world.coordinator.apply(Tick(0), command);
+        let mut texts = std::mem::take(&mut step.texts);
+        while world.coordinator.next_deadline() == Some(Tick(0)) {
+            texts.extend(world.coordinator.apply(Tick(0), Command::Advance).texts);
+        }
+        texts
+    };
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    let mut add = |from, added: &[&str]| texts(ControlRequest::AddKeys { creation, from, keys: keys(added) });
+    let put =
+        |first, added: &[&str]| TextChange::Put { campaign: CampaignId(1), first: TaskIndex(first), keys: keys(added) };
+    assert_eq!(add(0, &["x", "y"]), [put(0, &["x", "y"])]);
+    assert_eq!(add(0, &["x", "y"]), []);
+    assert_eq!(add(1, &["y", "z"]), [put(2, &["z"])]);
+    assert_eq!(texts(ControlRequest::Seal { creation }), []);
+    assert_eq!(texts(ControlRequest::Pause { campaign: "a".into() }), []);
+    let clear = TextChange::Clear { campaign: CampaignId(1), first: TaskIndex(0), tasks: CLEAR_TASKS_UNIT };
+    assert_eq!(texts(ControlRequest::Remove { campaign: "a".into() }), [clear]);
 }
 
 #[test]
