@@ -108,6 +108,50 @@ fn releases_and_abandoned_creations_leave_no_timers_behind() {
 }
 
 #[test]
+fn delays_that_shorter_ones_overtake_leave_no_timers_behind() {
+    let mut world = World::new(Options::default());
+    world.checked = false;
+    // Each session has a campaign to itself.
+    let clients = 1..=40_u64;
+    for client in clients.clone() {
+        let name = format!("c{client}");
+        world.create(client as u8, CampaignSpec { lease_ms: Some(1_000_000), ..counted(&name, 100, 1) });
+        world.hello(client, client as u8, 1, InstanceId::NONE);
+    }
+    let lend = |world: &mut World, client: u64| {
+        let name = format!("c{client}");
+        let lease = grants(&world.want(client, 1, 1, &[&name]), client)[0].lease;
+        world.want(client, 0, 1, &[&name]);
+        lease
+    };
+    // Everybody gives its first task back until its delay is a minute.
+    for number in 1..=7 {
+        for client in clients.clone() {
+            let lease = lend(&mut world, client);
+            world.release(client, number, lease);
+        }
+        if number < 7 {
+            world.pass(1_000 << (number - 1));
+        }
+    }
+    // Within that minute everybody gives another one back for a second, does it then, and so on.
+    for round in 0..50 {
+        for client in clients.clone() {
+            let lease = lend(&mut world, client);
+            world.release(client, 8 + 2 * round, lease);
+        }
+        world.apply(Command::Advance);
+        let timers = world.coordinator.timers.len();
+        assert!(timers <= 1_300, "{timers} timers for 40 sessions after {round} rounds");
+        world.pass(1_000);
+        for client in clients.clone() {
+            let lease = lend(&mut world, client);
+            world.done(client, 9 + 2 * round, lease, 1);
+        }
+    }
+}
+
+#[test]
 fn sessions_that_come_and_go_leave_no_timers_behind() {
     let mut world = World::new(Options::default());
     world.checked = false;
