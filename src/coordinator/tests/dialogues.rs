@@ -865,6 +865,27 @@ fn every_released_task_has_a_delay_of_its_own() {
 }
 
 #[test]
+fn a_delay_that_is_over_is_remembered_for_as_long_again() {
+    let first = limits::RELEASE_DELAY_MS_MIN;
+    // Looked at for another task's sake just before and just when that is over.
+    for (looked_at, next) in [(2 * first - 1, 2 * first), (2 * first, first)] {
+        let mut world = world();
+        world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 2, 1) });
+        world.hello(1, 1, 1, InstanceId::NONE);
+        let held = grants(&world.want(1, 2, 1, &[]), 1);
+        world.release(1, 1, held[0].lease);
+        let mut outputs = world.pass(looked_at - first);
+        world.release(1, 2, held[1].lease);
+        outputs.extend((world.now..2 * first).flat_map(|_| world.pass(1)).collect::<Vec<_>>());
+        let again = grants(&outputs, 1);
+        let lease = again.iter().find(|grant| grant.task.0 == 0).unwrap().lease;
+        world.release(1, 3, lease);
+        assert_eq!(lent(&world.pass(next - 1), 1), []);
+        assert_eq!(lent(&world.pass(1), 1), [(0, 0, 1)]);
+    }
+}
+
+#[test]
 fn a_short_delay_after_a_long_one_is_no_longer() {
     let mut world = world();
     world.create(1, CampaignSpec { lease_ms: Some(1_000_000), ..counted("a", 2, 1) });
