@@ -71,14 +71,13 @@ impl OpenTasks {
 
     /// The open task that goes out first, after `position` if one is given; with its level.
     pub(super) fn next(&mut self, position: Option<(u32, TaskIndex)>) -> Option<(u32, TaskIndex)> {
-        let found = self.next_known(position);
         let beyond = (self.first_level, TaskIndex(self.frontier));
         let untouched = self.frontier < self.count && position.is_none_or(|position| beyond > position);
-        if untouched && found.is_none_or(|found| beyond < found) {
+        let next = self.next_known(position).into_iter().chain(untouched.then_some(beyond)).min()?;
+        if next == beyond {
             self.advance();
-            return Some(beyond);
         }
-        found
+        Some(next)
     }
 
     /// Makes the task open at `level`.
