@@ -313,7 +313,7 @@ impl Coordinator {
     /// Turns what was touched into changes.
     fn finish_step(&mut self) -> Step {
         let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
+        touched.sort_unstable_by_key(|key| key.packed());
         touched.dedup();
         let mut step = std::mem::take(&mut self.step);
         step.changes.extend(touched.drain(..).map(|key| self.row(key).map_or(Change::Remove(key), Change::Put)));

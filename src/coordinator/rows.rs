@@ -37,6 +37,23 @@ pub enum RowKey {
     Returned(u32),
 }
 
+impl RowKey {
+    /// The key as a number below 2^72, in the same order as the keys: sorting many numbers is far cheaper.
+    pub(crate) fn packed(self) -> u128 {
+        let (table, campaign, position) = match self {
+            Self::Globals => (0_u8, 0, 0),
+            Self::Campaign(id) => (1, 0, id.0),
+            Self::Task(campaign, task) => (2, campaign.0, task.0),
+            Self::Lease(slot) => (3, 0, slot),
+            Self::Session(slot) => (4, 0, slot),
+            Self::SessionName(slot) => (5, 0, slot),
+            Self::Trouble(slot) => (6, 0, slot),
+            Self::Returned(slot) => (7, 0, slot),
+        };
+        u128::from(table) << 64 | u128::from(campaign) << 32 | u128::from(position)
+    }
+}
+
 /// One row with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {

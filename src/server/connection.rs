@@ -163,7 +163,13 @@ fn try_read(socket: &OwnedReadHalf, take: &mut impl FnMut(&[u8])) -> io::Result<
 /// `TimedOut` if it does not; else it is gone.
 pub(crate) async fn write_all(socket: &mut OwnedWriteHalf, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
-        let written = timeout(limit, socket.write(bytes)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        // As a rule it takes them at once, and no timer is needed.
+        let written = match socket.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                timeout(limit, socket.write(bytes)).await.map_err(|_| io::ErrorKind::TimedOut)??
+            }
+            written => written?,
+        };
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

@@ -11,12 +11,13 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
@@ -47,7 +48,13 @@ pub(crate) async fn serve(
 ) {
     let (outbox, outputs, overflow) = shared.outboxes.open(shared.bounds.outbox, shared.bounds.outbox_bytes);
     let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
-    let mut writer = Writer { socket: &mut socket.write, shared, keyed: HashSet::new(), frames: Vec::new() };
+    let mut writer = Writer {
+        socket: &mut socket.write,
+        shared,
+        keyed: HashSet::new(),
+        frames: Vec::new(),
+        written: Instant::now(),
+    };
     let has_session = match introduction {
         Introduction::Session(hello) => {
             let name = &hello.name;
@@ -105,8 +112,13 @@ struct Reader<'session> {
 
 impl Reader<'_> {
     async fn run(mut self) -> Ending {
-        // When the message that is not whole must be; far away while there is none.
-        let mut due = Instant::now() + self.message;
+        // Both wait over all messages: a timer or a place in a line for each of them would cost more than the message.
+        let mut phase = self.phase.clone();
+        let mut closing = pin!(closing(&mut phase));
+        let mut silence = pin!(sleep(self.idle));
+        let mut heard = Instant::now();
+        // When the message that is not whole must be; not looked at while there is none.
+        let mut due = heard + self.message;
         let mut waiting = 0;
         loop {
             let another = match self.hand_over().await {
@@ -114,20 +126,28 @@ impl Reader<'_> {
                 Err(ending) => return ending,
             };
             if another || waiting == 0 {
-                due = Instant::now() + self.message;
+                due = heard + self.message;
             }
             waiting = self.decoder.waiting();
             self.unfinished.set(waiting, another);
-            let reading = timeout(self.idle, read_some(self.socket, |bytes| self.decoder.push(bytes)));
             tokio::select! {
-                read = reading => match read {
-                    Ok(Ok(1..)) => {}
-                    Ok(Ok(0) | Err(_)) => return Ending::PeerClosed,
-                    Err(_elapsed) => return Ending::Silent,
-                },
+                // In this order, so that a peer who floods the server hears that it closes, and one whose bytes have been lying there
+                // while the inbox was full does not count as silent.
+                biased;
+                () = &mut closing => return Ending::Shutdown,
                 () = sleep_until(due), if waiting > 0 => return Ending::Trickled,
-                () = self.unfinished.pushed_out() => return Ending::Crowded,
-                () = closing(&mut self.phase) => return Ending::Shutdown,
+                () = self.unfinished.pushed_out(), if waiting > 0 => return Ending::Crowded,
+                read = read_some(self.socket, |bytes| self.decoder.push(bytes)) => match read {
+                    Ok(1..) => heard = Instant::now(),
+                    Ok(0) | Err(_) => return Ending::PeerClosed,
+                },
+                () = &mut silence => {
+                    let over = heard + self.idle;
+                    if Instant::now() >= over {
+                        return Ending::Silent;
+                    }
+                    silence.as_mut().reset(over);
+                }
             }
         }
     }
@@ -182,6 +202,8 @@ struct Writer<'session> {
     /// Campaigns whose grants go out with keys, of those described on this connection.
     keyed: HashSet<CampaignId>,
     frames: Vec<u8>,
+    /// When something was last written.
+    written: Instant,
 }
 
 /// A message that ends the connection.
@@ -199,14 +221,24 @@ impl Writer<'_> {
     async fn run(mut self, mut outputs: Outputs, has_session: bool) -> Written {
         // A session's welcome is the first thing it hears, however long its commit takes.
         let mut welcomed = !has_session;
+        let longest = self.shared.bounds.heartbeat;
+        let mut quiet = pin!(sleep(longest));
         loop {
-            let last = match timeout(self.shared.bounds.heartbeat, outputs.next()).await {
-                Ok(Some(output)) => {
-                    welcomed = true;
-                    self.put_burst(output, &mut outputs).await
-                }
-                Ok(None) => return Written::All,
-                Err(_elapsed) => {
+            let last = tokio::select! {
+                output = outputs.next() => match output {
+                    Some(output) => {
+                        welcomed = true;
+                        self.put_burst(output, &mut outputs).await
+                    }
+                    None => return Written::All,
+                },
+                () = &mut quiet => {
+                    let due = self.written + longest;
+                    if Instant::now() < due {
+                        quiet.as_mut().reset(due);
+                        continue;
+                    }
+                    quiet.as_mut().reset(Instant::now() + longest);
                     if welcomed {
                         self.encode(&ServerMessage::Heartbeat);
                     }
@@ -246,6 +278,7 @@ impl Writer<'_> {
 
     async fn flush(&mut self) -> std::io::Result<()> {
         write_all(self.socket, &self.frames, self.shared.bounds.write).await?;
+        self.written = Instant::now();
         self.frames.clear();
         self.frames.shrink_to(BURST_BYTES);
         Ok(())

@@ -24,7 +24,7 @@
 //! Tested in `store/tests/histories.rs` (random histories with faults at every commit) and `tests/store_disk.rs`.
 //! The scheme follows the "journal plus pages" of classic databases with fuzzy checkpoints.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -173,7 +173,7 @@ impl Ledger {
     }
 
     /// Whether the journal alone makes a commit: nothing but rows has changed, and little is owed.
-    fn may_append(&self, changes: &[Change]) -> bool {
+    fn may_append(&self, changes: &[&Change]) -> bool {
         let rows_only = changes.iter().all(|change| matches!(change, Change::Put(_) | Change::Remove(_)));
         rows_only
             && self.books.clearing.is_empty()
@@ -251,7 +251,7 @@ impl Ledger {
     }
 
     /// Removes the stored pages of cleared tasks.
-    fn drop_pages(&mut self, changes: &[Change], batch: &mut Batch) {
+    fn drop_pages(&mut self, changes: &[&Change], batch: &mut Batch) {
         for change in changes {
             match change {
                 Change::ClearTasks { campaign, first, tasks } => {
@@ -269,25 +269,30 @@ impl Ledger {
 
     /// Packs the changes into journal records and marks the pages they touch. At least one record, so that every commit has a number
     /// of its own, and one that is lost is missed.
-    fn journal(&mut self, changes: &[Change]) -> Result<Vec<Record>, CommitFailure> {
-        let mut payloads = vec![Vec::new()];
+    fn journal(&mut self, changes: &[&Change]) -> Result<Vec<Record>, CommitFailure> {
+        let mut payloads = vec![Vec::with_capacity(PAYLOAD_BYTES_MAX)];
         let mut item = Vec::new();
+        // Changes come in order of their rows, so those of one page come together.
+        let mut marked = None;
         for change in changes {
             item.clear();
             encode_change(change, &mut item);
             let filled = payloads.last().map_or(0, Vec::len);
             if filled > 0 && filled + item.len() > self.pace.record_bytes {
-                payloads.push(Vec::new());
+                payloads.push(Vec::with_capacity(PAYLOAD_BYTES_MAX));
             }
             // The change is in the record that is being filled.
             let record = self.books.sequence + payloads.len() as u64;
             if let Some(payload) = payloads.last_mut() {
-                payload.extend(&item);
+                payload.extend_from_slice(&item);
             }
-            match change {
-                Change::Put(row) => self.books.dirty.mark(page_of(row.key()), record),
-                Change::Remove(key) => self.books.dirty.mark(page_of(*key), record),
-                Change::ClearTasks { .. } => {}
+            let page = match change {
+                Change::Put(row) => page_of(row.key()),
+                Change::Remove(key) => page_of(*key),
+                Change::ClearTasks { .. } => continue,
+            };
+            if marked.replace(page) != Some(page) {
+                self.books.dirty.mark(page, record);
             }
         }
         let (first, last) = (self.books.sequence + 1, self.books.sequence + payloads.len() as u64);
@@ -416,23 +421,34 @@ pub(super) fn meta_record(books: &Books) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The clears, then the last word on every row that they did not clear after it, in order of the keys.
-fn last_values(changes: &[Change]) -> Vec<Change> {
-    let mut clears = Vec::new();
-    let mut last: BTreeMap<RowKey, &Change> = BTreeMap::new();
-    for change in changes {
-        match change {
-            Change::Put(row) => {
-                last.insert(row.key(), change);
-            }
-            Change::Remove(key) => {
-                last.insert(*key, change);
-            }
+fn last_values(changes: &[Change]) -> Vec<&Change> {
+    let mut last = Vec::with_capacity(changes.len());
+    // Each key and, below it, its place in `changes`.
+    let mut order: Vec<u128> = Vec::with_capacity(changes.len());
+    for (place, change) in changes.iter().enumerate() {
+        let key = match change {
+            Change::Put(row) => row.key(),
+            Change::Remove(key) => *key,
             Change::ClearTasks { campaign, first, tasks } => {
-                last.extract_if(rows_of_tasks(*campaign, *first, *tasks), |_, _| true).for_each(drop);
-                clears.push(change.clone());
+                let cleared = rows_of_tasks(*campaign, *first, *tasks);
+                let cleared = cleared.start.packed()..cleared.end.packed();
+                order.retain(|entry| !cleared.contains(&(entry >> PLACE_BITS)));
+                last.push(change);
+                continue;
             }
+        };
+        order.push(key.packed() << PLACE_BITS | place as u128);
+    }
+    order.sort_unstable();
+    for (index, entry) in order.iter().enumerate() {
+        let next = order.get(index + 1).map(|next| next >> PLACE_BITS);
+        if next != Some(entry >> PLACE_BITS) {
+            last.push(&changes[(entry & PLACE_MASK) as usize]);
         }
     }
-    clears.extend(last.into_values().cloned());
-    clears
+    last
 }
+
+/// More changes than a commit can have.
+const PLACE_BITS: u32 = 32;
+const PLACE_MASK: u128 = (1 << PLACE_BITS) - 1;
