@@ -20,11 +20,30 @@ use crate::types::{
 
 type Answer = Result<ControlAnswer, ControlError>;
 
+/// A creation whose campaign was removed. Bytes of a connection that was given up may arrive long after the request in them was
+/// sent again over another, and the campaign came and went: they must not bring it back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Removed {
+    creation: CreationId,
+    /// Who removed it. What follows on that connection was said later.
+    by: ConnectionId,
+    /// The newest connection that had asked for anything. Connections are numbered as they are opened.
+    newest: ConnectionId,
+}
+
+impl Removed {
+    /// Whether what comes over a connection may have been said before the removal.
+    fn is_older(&self, connection: ConnectionId) -> bool {
+        connection <= self.newest && connection != self.by
+    }
+}
+
 impl Coordinator {
     /// Answers one request; a requeue is answered when its last task is open again.
     pub(super) fn control(&mut self, connection: ConnectionId, id: u32, request: ControlRequest) {
+        self.newest = self.newest.max(connection);
         let answer = match request {
-            ControlRequest::Create { creation, spec } => self.create(creation, spec),
+            ControlRequest::Create { creation, spec } => self.create(connection, creation, spec),
             ControlRequest::AddKeys { creation, from, keys } => self.add_keys(creation, from, keys),
             ControlRequest::Seal { creation } => self.seal(creation),
             ControlRequest::Status { campaign, from } => self.status(campaign.as_deref(), from),
@@ -32,7 +51,7 @@ impl Coordinator {
             ControlRequest::Pause { campaign } => self.pause(&campaign),
             ControlRequest::Resume { campaign } => self.resume_campaign(&campaign),
             ControlRequest::Cancel { campaign } => self.cancel(&campaign),
-            ControlRequest::Remove { campaign } => self.remove(&campaign),
+            ControlRequest::Remove { campaign } => self.remove(connection, &campaign),
             ControlRequest::Fate { session, number } => Ok(ControlAnswer::Fate(self.fate(session, number))),
             ControlRequest::Requeue { campaign } => match self.requeue(&campaign, connection, id) {
                 Ok(()) => return,
@@ -57,7 +76,7 @@ impl Coordinator {
         self.sweeps.push_back(Sweep::remove(id));
     }
 
-    fn create(&mut self, creation: CreationId, mut spec: CampaignSpec) -> Answer {
+    fn create(&mut self, connection: ConnectionId, creation: CreationId, mut spec: CampaignSpec) -> Answer {
         spec.check()?;
         let name = spec.name.clone();
         if let Some(campaign) = self.creations.get(&creation).and_then(|id| self.campaigns.get(id)) {
@@ -66,6 +85,12 @@ impl Coordinator {
                 return Err(ControlError::Exists { name });
             }
             return Ok(creation_answer(campaign, campaign.row.phase != Phase::Creating));
+        }
+        if self.removed.iter().any(|removed| removed.creation == creation && removed.is_older(connection)) {
+            return Err(state_error(
+                "the campaign of this creation was removed since this connection was opened; \
+                 to create it once more, open another",
+            ));
         }
         if self.names.contains_key(&name) {
             return Err(ControlError::Exists { name });
@@ -239,12 +264,16 @@ impl Coordinator {
         Ok(())
     }
 
-    fn remove(&mut self, name: &str) -> Answer {
+    fn remove(&mut self, connection: ConnectionId, name: &str) -> Answer {
         let campaign = self.named(name)?;
         if campaign.row.phase == Phase::Running && campaign.settled().is_none() {
             return Err(state_error("the campaign is running; cancel or pause it first"));
         }
-        let id = campaign.id;
+        let (id, creation) = (campaign.id, campaign.row.creation);
+        if self.removed.len() >= limits::REMOVED_CREATIONS_MAX {
+            self.removed.pop_front();
+        }
+        self.removed.push_back(Removed { creation, by: connection, newest: self.newest });
         self.begin_removal(id);
         Ok(ControlAnswer::Done { tasks: 0 })
     }

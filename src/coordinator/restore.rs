@@ -19,7 +19,7 @@ use super::timers::Timers;
 use super::waiting::Waiting;
 use super::{Coordinator, Options, Step};
 use crate::limits;
-use crate::types::{CampaignId, InstanceId, TaskIndex, Tick};
+use crate::types::{CampaignId, ConnectionId, InstanceId, TaskIndex, Tick};
 
 /// The stored rows contradict each other: the data directory is damaged. The text says which rows and how.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +120,8 @@ impl Restorer {
             lendable: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             last_lent: CampaignId(0),
+            removed: VecDeque::new(),
+            newest: ConnectionId(0),
             timers: Timers::default(),
             waiting: Waiting::default(),
             sweeps: VecDeque::new(),

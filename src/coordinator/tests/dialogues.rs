@@ -557,6 +557,60 @@ fn pause_resume_cancel_and_remove() {
 }
 
 #[test]
+fn a_late_copy_of_a_creation_does_not_bring_a_removed_campaign_back() {
+    let mut world = world();
+    let order = |world: &mut World, connection: u64, request: ControlRequest| {
+        let mut outputs = world.apply(Command::Control { connection: ConnectionId(connection), id: 0, request });
+        outputs.extend(world.settle());
+        outputs.into_iter().find_map(|(_, output)| match output {
+            Output::Control { answer, .. } => Some(answer),
+            _ => None,
+        })
+    };
+    let create = |world: &mut World, connection: u64, creation: u128| {
+        let creation = CreationId(creation.to_be_bytes());
+        let answer = order(world, connection, ControlRequest::Create { creation, spec: counted("a", 3, 1) });
+        match answer.unwrap() {
+            ControlAnswer::Creation { existed, .. } => {
+                assert!(!existed);
+                true
+            }
+            ControlAnswer::Failed(ControlError::State { reason }) => {
+                assert!(reason.contains("was removed since this connection was opened"), "{reason}");
+                false
+            }
+            answer => panic!("{answer:?}"),
+        }
+    };
+    let remove = |world: &mut World, connection: u64| {
+        for request in
+            [ControlRequest::Cancel { campaign: "a".into() }, ControlRequest::Remove { campaign: "a".into() }]
+        {
+            assert!(matches!(order(world, connection, request), Some(ControlAnswer::Done { .. })));
+        }
+    };
+    // It was asked for over connection 5, and when that did not answer, again over 6.
+    assert!(create(&mut world, 6, 1));
+    remove(&mut world, 4);
+    for late in [5, 6] {
+        assert!(!create(&mut world, late, 1), "a copy over connection {late}");
+    }
+    assert_eq!(world.coordinator.summary().campaigns, 0);
+    // Whoever removed it, and whoever comes later, means it; and another creation is another campaign.
+    for (connection, creation) in [(4, 1), (7, 1), (5, 2)] {
+        assert!(create(&mut world, connection, creation), "connection {connection}, creation {creation}");
+        remove(&mut world, 4);
+    }
+    // So many are remembered.
+    assert!(!create(&mut world, 5, 1));
+    for creation in 0..limits::REMOVED_CREATIONS_MAX as u128 {
+        assert!(create(&mut world, 4, 100 + creation));
+        remove(&mut world, 4);
+    }
+    assert!(create(&mut world, 5, 1));
+}
+
+#[test]
 fn only_holders_of_live_leases_are_told_of_a_cancellation() {
     let mut world = World::new(Options { slice: 1, ..Options::default() });
     world.create(1, counted("a", 2, 1));
