@@ -312,9 +312,13 @@ impl Ledger {
         Ok(records)
     }
 
-    /// Writes pages for what was journaled, longest-dirty first.
+    /// Writes pages for what was journaled, longest-dirty first: what is owed, or twice the pace or the commit if that is less, so
+    /// that no commit takes long. The rest is owed to the next.
     fn write_pages(&mut self, rows: &impl Rows, batch: &mut Batch) -> Result<(), CommitFailure> {
-        while self.books.owed_bytes > 0 {
+        let journal: usize = batch.operations().iter().map(|(_, value)| value.as_ref().map_or(0, Vec::len)).sum();
+        let most = self.pace.bytes.max(journal).saturating_mul(2);
+        let enough = self.books.owed_bytes.saturating_sub_unsigned(most).max(0);
+        while self.books.owed_bytes > enough {
             let Some(page) = self.books.dirty.take_oldest() else {
                 // Nothing is owed when every page is as it stands in the journal.
                 self.books.owed_bytes = 0;

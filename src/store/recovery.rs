@@ -103,6 +103,8 @@ pub(super) fn recover(reader: &dyn Reader, sink: &mut impl Sink) -> Result<Recov
         notes: Vec::new(),
     };
     let mut overlay = read_journal(reader, &mut recovered)?;
+    // Which pages contain which of these changes is not known: all is owed, or a server that is restarted often would never pay.
+    recovered.books.owed_bytes = isize::try_from(recovered.journal_bytes).unwrap_or(isize::MAX);
     for table in TABLES {
         read_pages(reader, table, &overlay, sink, &mut recovered)?;
         let rows = overlay.extract_if(.., |key, _| page_of(*key).table == table);

@@ -234,6 +234,46 @@ fn the_journal_is_bounded_by_the_state() {
 }
 
 #[test]
+fn a_server_that_is_restarted_again_and_again_still_writes_pages() {
+    let mut chance = Chance(9);
+    let store = MemoryStore::default();
+    let pace = Pace { bytes: 4_000, records: 1_000, ..Pace::default() };
+    let mut longest = 0;
+    for restart in 0..200 {
+        let (mut ledger, _, _, mut model) = open(&store).unwrap();
+        ledger.set_pace(pace);
+        // Too little for a checkpoint within one process.
+        for _ in 0..2 {
+            let change = [Change::Put(chance.row())];
+            model.apply_all(&change);
+            ledger.commit(&change, &[], &model).unwrap();
+        }
+        longest = longest.max(ledger.journal_records());
+        assert!(recovered(store.killed()).unwrap() == model, "restart {restart}");
+    }
+    assert!(longest < 200, "{longest} of 400 records were kept");
+}
+
+#[test]
+fn one_checkpoint_writes_a_bounded_part_of_the_pages() {
+    let store = MemoryStore::default();
+    let (mut ledger, _, _, mut model) = open(&store).unwrap();
+    let long: Vec<Change> = (0..16_000).map(|slot| Change::Put(Row::SessionName(slot, "n".repeat(128)))).collect();
+    model.apply_all(&long);
+    ledger.set_pace(Pace { bytes: usize::MAX, ..Pace::default() });
+    ledger.commit(&long, &[], &model).unwrap();
+    assert_eq!(ledger.pages(), 0);
+    ledger.set_pace(Pace { bytes: 20_000, ..Pace::default() });
+    while ledger.pages() < 980 {
+        let before = ledger.pages();
+        ledger.commit(&[], &[], &model).unwrap();
+        let written = ledger.pages() - before;
+        assert!((1..=40_000 / 2_000 + 1).contains(&written), "{written} pages at once");
+    }
+    assert!(recovered(store.killed()).unwrap() == model);
+}
+
+#[test]
 fn an_idle_ledger_trims_its_journal_to_the_last_commits() {
     let mut chance = Chance(6);
     let store = MemoryStore::default();
