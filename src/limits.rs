@@ -12,8 +12,8 @@ pub const PORT: u16 = 65432;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Campaigns at a time.
 pub const CAMPAIGNS_MAX: usize = 1_000;
-/// Creations of removed campaigns that a server remembers, so that a late copy of the request does not bring one back.
-pub const REMOVED_CREATIONS_MAX: usize = 256;
+/// Names of campaigns for which a server remembers over which connection the last order came, so that a late one undoes nothing.
+pub const ORDERED_NAMES_MAX: usize = 2_000;
 /// Tasks of a campaign.
 pub const TASKS_MAX: u32 = 1_000_000_000;
 /// Quota of a task, in runs.

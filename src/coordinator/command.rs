@@ -371,6 +371,8 @@ pub enum CloseReason {
     SessionsFull,
     /// The session was idle too long and was forgotten.
     Forgotten,
+    /// An order about a campaign came over a connection that is older than that of the last one: ask again over a new one.
+    Late,
     /// Origin: a task that does not exist.
     OriginTask,
     /// Origin: units below 1 or above [`crate::limits::UNITS_MAX`].

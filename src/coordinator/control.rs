@@ -1,14 +1,15 @@
 //! Questions and orders that belong to no session: creating campaigns, their states, their counts.
 //!
 //! Every request may be sent again after its answer was lost: a creation is known by the id its client chose, and the
-//! orders name a state to be in, not a step to take.
+//! orders name a state to be in, not a step to take. And every request may arrive once more long after: an order over an older
+//! connection than that of the last one about the same campaign is not followed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use sha2::{Digest, Sha256};
 
 use super::campaign::{Campaign, Creation};
-use super::command::{ControlAnswer, ControlError, ControlRequest, TextChange};
+use super::command::{CloseReason, ControlAnswer, ControlError, ControlRequest, TextChange};
 use super::rows::{CampaignRow, Phase, RowKey};
 use super::sweeps::Sweep;
 use super::timers::Timer;
@@ -20,30 +21,65 @@ use crate::types::{
 
 type Answer = Result<ControlAnswer, ControlError>;
 
-/// A creation whose campaign was removed. Bytes of a connection that was given up may arrive long after the request in them was
-/// sent again over another, and the campaign came and went: they must not bring it back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Removed {
-    creation: CreationId,
-    /// Who removed it. What follows on that connection was said later.
-    by: ConnectionId,
-    /// The newest connection that had asked for anything. Connections are numbered as they are opened.
-    newest: ConnectionId,
+/// The campaign that a request changes; `None` if it changes none, or does so the same however late it comes.
+fn ordered(request: &ControlRequest) -> Option<&str> {
+    match request {
+        ControlRequest::Create { spec, .. } => Some(&spec.name),
+        ControlRequest::Pause { campaign }
+        | ControlRequest::Resume { campaign }
+        | ControlRequest::Cancel { campaign }
+        | ControlRequest::Requeue { campaign }
+        | ControlRequest::Remove { campaign } => Some(campaign),
+        ControlRequest::AddKeys { .. }
+        | ControlRequest::Seal { .. }
+        | ControlRequest::Status { .. }
+        | ControlRequest::Counts { .. }
+        | ControlRequest::Fate { .. } => None,
+    }
 }
 
-impl Removed {
-    /// Whether what comes over a connection may have been said before the removal.
-    fn is_older(&self, connection: ConnectionId) -> bool {
-        connection <= self.newest && connection != self.by
+/// Over which connection the last order about each campaign came, by name; bounded, the name that was heard of first goes first.
+/// Connections are numbered as they are opened.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    last: HashMap<String, ConnectionId>,
+    names: VecDeque<String>,
+}
+
+impl Orders {
+    /// Takes an order over a connection; `false` if it is late. Bytes of a connection that was given up may arrive long after the
+    /// request in them was sent again over another, and was followed by further orders: they must not undo those.
+    fn take(&mut self, name: &str, connection: ConnectionId) -> bool {
+        if let Some(last) = self.last.get_mut(name) {
+            let in_time = connection >= *last;
+            *last = connection.max(*last);
+            return in_time;
+        }
+        if name.len() > limits::NAME_BYTES_MAX {
+            // No campaign has such a name.
+            return true;
+        }
+        if self.names.len() >= limits::ORDERED_NAMES_MAX
+            && let Some(oldest) = self.names.pop_front()
+        {
+            self.last.remove(&oldest);
+        }
+        self.last.insert(name.to_owned(), connection);
+        self.names.push_back(name.to_owned());
+        true
     }
 }
 
 impl Coordinator {
     /// Answers one request; a requeue is answered when its last task is open again.
     pub(super) fn control(&mut self, connection: ConnectionId, id: u32, request: ControlRequest) {
-        self.newest = self.newest.max(connection);
+        if ordered(&request).is_some_and(|name| !self.orders.take(name, connection)) {
+            // Whoever is still there asks again over a new one.
+            self.send(connection, Output::Close(CloseReason::Late));
+            return;
+        }
         let answer = match request {
-            ControlRequest::Create { creation, spec } => self.create(connection, creation, spec),
+            ControlRequest::Create { creation, spec } => self.create(creation, spec),
             ControlRequest::AddKeys { creation, from, keys } => self.add_keys(creation, from, keys),
             ControlRequest::Seal { creation } => self.seal(creation),
             ControlRequest::Status { campaign, from } => self.status(campaign.as_deref(), from),
@@ -51,7 +87,7 @@ impl Coordinator {
             ControlRequest::Pause { campaign } => self.pause(&campaign),
             ControlRequest::Resume { campaign } => self.resume_campaign(&campaign),
             ControlRequest::Cancel { campaign } => self.cancel(&campaign),
-            ControlRequest::Remove { campaign } => self.remove(connection, &campaign),
+            ControlRequest::Remove { campaign } => self.remove(&campaign),
             ControlRequest::Fate { session, number } => Ok(ControlAnswer::Fate(self.fate(session, number))),
             ControlRequest::Requeue { campaign } => match self.requeue(&campaign, connection, id) {
                 Ok(()) => return,
@@ -76,7 +112,7 @@ impl Coordinator {
         self.sweeps.push_back(Sweep::remove(id));
     }
 
-    fn create(&mut self, connection: ConnectionId, creation: CreationId, mut spec: CampaignSpec) -> Answer {
+    fn create(&mut self, creation: CreationId, mut spec: CampaignSpec) -> Answer {
         spec.check()?;
         let name = spec.name.clone();
         if let Some(campaign) = self.creations.get(&creation).and_then(|id| self.campaigns.get(id)) {
@@ -85,12 +121,6 @@ impl Coordinator {
                 return Err(ControlError::Exists { name });
             }
             return Ok(creation_answer(campaign, campaign.row.phase != Phase::Creating));
-        }
-        if self.removed.iter().any(|removed| removed.creation == creation && removed.is_older(connection)) {
-            return Err(state_error(
-                "the campaign of this creation was removed since this connection was opened; \
-                 to create it once more, open another",
-            ));
         }
         if self.names.contains_key(&name) {
             return Err(ControlError::Exists { name });
@@ -264,16 +294,12 @@ impl Coordinator {
         Ok(())
     }
 
-    fn remove(&mut self, connection: ConnectionId, name: &str) -> Answer {
+    fn remove(&mut self, name: &str) -> Answer {
         let campaign = self.named(name)?;
         if campaign.row.phase == Phase::Running && campaign.settled().is_none() {
             return Err(state_error("the campaign is running; cancel or pause it first"));
         }
-        let (id, creation) = (campaign.id, campaign.row.creation);
-        if self.removed.len() >= limits::REMOVED_CREATIONS_MAX {
-            self.removed.pop_front();
-        }
-        self.removed.push_back(Removed { creation, by: connection, newest: self.newest });
+        let id = campaign.id;
         self.begin_removal(id);
         Ok(ControlAnswer::Done { tasks: 0 })
     }

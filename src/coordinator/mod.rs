@@ -43,7 +43,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use self::campaign::Campaign;
-use self::control::Removed;
+use self::control::Orders;
 use self::leases::Leases;
 use self::sessions::Sessions;
 use self::slots::Slots;
@@ -125,10 +125,7 @@ pub struct Coordinator {
 
     // In memory only.
     last_lent: CampaignId,
-    /// Creations of campaigns that were removed; the oldest first.
-    removed: VecDeque<Removed>,
-    /// The newest connection that has asked for anything.
-    newest: ConnectionId,
+    orders: Orders,
     timers: Timers,
     waiting: Waiting,
     sweeps: VecDeque<Sweep>,

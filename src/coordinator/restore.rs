@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::campaign::{Campaign, first_level};
+use super::control::Orders;
 use super::leases::Leases;
 use super::open::OpenTasks;
 use super::rows::{
@@ -19,7 +20,7 @@ use super::timers::Timers;
 use super::waiting::Waiting;
 use super::{Coordinator, Options, Step};
 use crate::limits;
-use crate::types::{CampaignId, ConnectionId, InstanceId, TaskIndex, Tick};
+use crate::types::{CampaignId, InstanceId, TaskIndex, Tick};
 
 /// The stored rows contradict each other: the data directory is damaged. The text says which rows and how.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,8 +121,7 @@ impl Restorer {
             lendable: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             last_lent: CampaignId(0),
-            removed: VecDeque::new(),
-            newest: ConnectionId(0),
+            orders: Orders::default(),
             timers: Timers::default(),
             waiting: Waiting::default(),
             sweeps: VecDeque::new(),

@@ -156,7 +156,7 @@ pub(crate) fn closing(reason: CloseReason) -> ServerMessage {
             WireClosing::Protocol
         }
         CloseReason::SessionsFull => WireClosing::Busy,
-        CloseReason::RefusalsUnread | CloseReason::Forgotten => WireClosing::Reconnect,
+        CloseReason::RefusalsUnread | CloseReason::Forgotten | CloseReason::Late => WireClosing::Reconnect,
     };
     ServerMessage::Closing { code, text: close_text(reason).to_owned() }
 }
@@ -172,6 +172,9 @@ pub(crate) fn close_text(reason: CloseReason) -> &'static str {
         }
         CloseReason::OutOfPlace => "a session is introduced once on a connection, before anything else is said",
         CloseReason::SessionsFull => "the server remembers as many sessions as it can: try again later",
+        CloseReason::Late => {
+            "another connection, opened later, has given an order about this campaign: ask again over a new one"
+        }
         CloseReason::Forgotten => "the session was idle for too long and was forgotten: introduce a new one",
         CloseReason::OriginTask => "a report named a task that does not exist; nothing of it was counted",
         CloseReason::OriginUnits => {

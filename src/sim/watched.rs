@@ -120,6 +120,7 @@ impl Backstage {
                         CloseReason::SessionsFull => Seen::SessionsFull,
                         CloseReason::RefusalsUnread => Seen::RefusalsUnread,
                         CloseReason::Goodbye => Seen::Goodbyes,
+                        CloseReason::Late => Seen::LateOrders,
                         CloseReason::Gap
                         | CloseReason::OutOfPlace
                         | CloseReason::Forgotten

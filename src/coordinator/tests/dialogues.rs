@@ -448,12 +448,12 @@ fn failures_use_up_the_budget_and_requeue_gives_a_fresh_one() {
         (TaskState::Quarantined, 3, "it broke")
     );
     let requeue = Command::Control {
-        connection: ConnectionId(9),
+        connection: ConnectionId(999),
         id: 1,
         request: ControlRequest::Requeue { campaign: "a".into() },
     };
     let outputs = world.apply(requeue);
-    assert!(outputs.contains(&(9, Output::Control { id: 1, answer: ControlAnswer::Done { tasks: 1 } })));
+    assert!(outputs.contains(&(999, Output::Control { id: 1, answer: ControlAnswer::Done { tasks: 1 } })));
     assert_eq!(lent(&outputs, 1), [(0, 0, 1)], "who waits is lent the run the moment it opens");
     assert_eq!(world.status("a").errors, 0);
 }
@@ -527,7 +527,7 @@ fn pause_resume_cancel_and_remove() {
     world.hello(1, 1, 1, InstanceId::NONE);
     let first = grants(&world.want(1, 1, 1, &["a"]), 1)[0].lease;
     let order = |world: &mut World, request: ControlRequest| {
-        world.apply(Command::Control { connection: ConnectionId(9), id: 0, request })
+        world.apply(Command::Control { connection: ConnectionId(999), id: 0, request })
     };
     let name = || "a".to_owned();
     order(&mut world, ControlRequest::Pause { campaign: name() });
@@ -557,57 +557,55 @@ fn pause_resume_cancel_and_remove() {
 }
 
 #[test]
-fn a_late_copy_of_a_creation_does_not_bring_a_removed_campaign_back() {
+fn a_late_copy_of_an_order_undoes_nothing() {
     let mut world = world();
     let order = |world: &mut World, connection: u64, request: ControlRequest| {
         let mut outputs = world.apply(Command::Control { connection: ConnectionId(connection), id: 0, request });
         outputs.extend(world.settle());
-        outputs.into_iter().find_map(|(_, output)| match output {
-            Output::Control { answer, .. } => Some(answer),
-            _ => None,
-        })
+        outputs.into_iter().filter(|(to, _)| *to == connection).map(|(_, output)| output).collect::<Vec<_>>()
     };
-    let create = |world: &mut World, connection: u64, creation: u128| {
-        let creation = CreationId(creation.to_be_bytes());
-        let answer = order(world, connection, ControlRequest::Create { creation, spec: counted("a", 3, 1) });
-        match answer.unwrap() {
-            ControlAnswer::Creation { existed, .. } => {
-                assert!(!existed);
-                true
-            }
-            ControlAnswer::Failed(ControlError::State { reason }) => {
-                assert!(reason.contains("was removed since this connection was opened"), "{reason}");
-                false
-            }
-            answer => panic!("{answer:?}"),
-        }
+    let name = || "a".to_owned();
+    let create = || ControlRequest::Create { creation: CreationId([1; 16]), spec: counted("a", 3, 1) };
+    let pause = || ControlRequest::Pause { campaign: name() };
+    let resume = || ControlRequest::Resume { campaign: name() };
+    let remove = || ControlRequest::Remove { campaign: name() };
+    let late = [Output::Close(CloseReason::Late)];
+    let is_done = |outputs: &[Output]| matches!(outputs, [Output::Control { answer: ControlAnswer::Done { .. }, .. }]);
+    let is_created = |outputs: &[Output]| {
+        matches!(outputs, [Output::Control { answer: ControlAnswer::Creation { existed: false, .. }, .. }])
     };
-    let remove = |world: &mut World, connection: u64| {
-        for request in
-            [ControlRequest::Cancel { campaign: "a".into() }, ControlRequest::Remove { campaign: "a".into() }]
-        {
-            assert!(matches!(order(world, connection, request), Some(ControlAnswer::Done { .. })));
-        }
-    };
-    // It was asked for over connection 5, and when that did not answer, again over 6.
-    assert!(create(&mut world, 6, 1));
-    remove(&mut world, 4);
-    for late in [5, 6] {
-        assert!(!create(&mut world, late, 1), "a copy over connection {late}");
+    // What was asked for over connection 5, and when that did not answer, again over 6, comes over 5 after all, much later.
+    assert!(is_created(&order(&mut world, 6, create())));
+    assert!(is_done(&order(&mut world, 6, pause())));
+    assert!(is_done(&order(&mut world, 7, resume())));
+    for request in [pause(), ControlRequest::Cancel { campaign: name() }, ControlRequest::Requeue { campaign: name() }]
+    {
+        assert_eq!(order(&mut world, 5, request), late);
     }
+    assert_eq!(world.status("a").state, CampaignState::Running);
+    assert!(is_done(&order(&mut world, 1_000, pause())));
+    assert!(is_done(&order(&mut world, 1_000, remove())));
+    assert_eq!(order(&mut world, 6, create()), late, "it does not come back");
     assert_eq!(world.coordinator.summary().campaigns, 0);
-    // Whoever removed it, and whoever comes later, means it; and another creation is another campaign.
-    for (connection, creation) in [(4, 1), (7, 1), (5, 2)] {
-        assert!(create(&mut world, connection, creation), "connection {connection}, creation {creation}");
-        remove(&mut world, 4);
+    assert!(is_created(&order(&mut world, 1_000, create())), "whoever removed it means it");
+    assert_eq!(order(&mut world, 7, remove()), late, "its namesake stays");
+    assert_eq!(world.coordinator.summary().campaigns, 1);
+    // Who only looks is told, and so is who speaks of another campaign.
+    assert!(matches!(
+        order(&mut world, 5, ControlRequest::Status { campaign: Some(name()), from: CampaignId(0) })[..],
+        [Output::Control { answer: ControlAnswer::Status { .. }, .. }]
+    ));
+    // So many names are remembered.
+    for number in 0..limits::ORDERED_NAMES_MAX - 1 {
+        let request = ControlRequest::Pause { campaign: format!("b{number}") };
+        assert!(matches!(
+            order(&mut world, 5, request)[..],
+            [Output::Control { answer: ControlAnswer::Failed(_), .. }]
+        ));
     }
-    // So many are remembered.
-    assert!(!create(&mut world, 5, 1));
-    for creation in 0..limits::REMOVED_CREATIONS_MAX as u128 {
-        assert!(create(&mut world, 4, 100 + creation));
-        remove(&mut world, 4);
-    }
-    assert!(create(&mut world, 5, 1));
+    assert_eq!(order(&mut world, 5, remove()), late);
+    order(&mut world, 5, ControlRequest::Pause { campaign: "c".to_owned() });
+    assert!(is_done(&order(&mut world, 5, pause())));
 }
 
 #[test]
@@ -625,7 +623,7 @@ fn only_holders_of_live_leases_are_told_of_a_cancellation() {
     world.heartbeat(3);
     assert_eq!(lost(&world.pass(1), 1), [LossReason::Expired]);
     let cancel = ControlRequest::Cancel { campaign: "a".into() };
-    let mut outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request: cancel });
+    let mut outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request: cancel });
     outputs.extend(world.settle());
     assert_eq!([1, 2, 3].map(|client| lost(&outputs, client)), [vec![], vec![LossReason::Cancelled], vec![]]);
 }
@@ -677,7 +675,7 @@ fn reports_of_a_removed_campaign_are_refused_as_gone() {
     world.control(ControlRequest::Pause { campaign: "a".into() });
     // Before its rows are swept away…
     let remove = ControlRequest::Remove { campaign: "a".into() };
-    world.apply(Command::Control { connection: ConnectionId(9), id: 0, request: remove });
+    world.apply(Command::Control { connection: ConnectionId(999), id: 0, request: remove });
     let gone = |from, to| vec![Refusal { from, to, reason: RefusalReason::Gone }];
     assert_eq!(answer(&world.done(1, 1, held[0].lease, 1), 1), Some((1, gone(1, 1))));
     // … and after, and after a restart in between.
@@ -701,7 +699,7 @@ fn every_lease_of_a_removed_campaign_ends_however_many_slices_that_takes() {
         world.create(2, counted("b", 9, 1));
         world.control(ControlRequest::Pause { campaign: "a".into() });
         let remove = ControlRequest::Remove { campaign: "a".into() };
-        let mut outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request: remove });
+        let mut outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request: remove });
         outputs.extend(world.settle());
         assert_eq!(lost(&outputs, 1), [LossReason::Gone; 3], "in slices of {slice}");
         assert_eq!(lent(&outputs, 1), [(0, 0, 1), (1, 0, 1), (2, 0, 1)], "there is room for others");
@@ -743,7 +741,7 @@ fn tasks_are_cleared_unit_by_unit_to_the_last() {
         world.create(1, counted("a", tasks, 1));
         world.control(ControlRequest::Pause { campaign: "a".into() });
         let request = ControlRequest::Remove { campaign: "a".into() };
-        let mut command = Command::Control { connection: ConnectionId(9), id: 0, request };
+        let mut command = Command::Control { connection: ConnectionId(999), id: 0, request };
         let mut cleared = Vec::new();
         loop {
             let step = world.coordinator.apply(Tick(0), command);
@@ -787,7 +785,7 @@ fn those_who_wait_are_served_in_order() {
     let outputs = world.release(1, 2, held[1].lease);
     assert_eq!((lent(&outputs, 3).len(), lent(&outputs, 4).len()), (0, 1));
     let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: counted("b", 1, 1) };
-    let outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+    let outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request });
     assert_eq!(lent(&outputs, 2), [(0, 0, 1)], "a campaign may come after those who want it");
 }
 
@@ -871,7 +869,7 @@ fn no_more_is_lent_than_the_quota_whatever_the_order() {
             assert_eq!((grants(&outputs, 1).len(), idle(&outputs, 1)), (4, Some(Idle::Lent)), "{order:?}");
             let another = counted("b", 2, 1);
             let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: another };
-            let outputs = world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+            let outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request });
             assert_eq!(grants(&outputs, 1).len(), 2, "what is all lent is in nobody's way");
         }
     }
@@ -1168,7 +1166,7 @@ fn keys_are_kept_once_and_go_with_their_campaign() {
     let creation = CreationId([1; 16]);
     world.create(1, CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("a", 3, 1) });
     let mut texts = |request| {
-        let command = Command::Control { connection: ConnectionId(9), id: 0, request };
+        let command = Command::Control { connection: ConnectionId(999), id: 0, request };
         let mut step = world.coordinator.apply(Tick(0), command);
         let mut texts = std::mem::take(&mut step.texts);
         while world.coordinator.next_deadline() == Some(Tick(0)) {
@@ -1265,7 +1263,7 @@ fn campaigns_are_listed_in_pages_and_those_being_removed_only_take_their_place()
     assert_eq!(world.control(create()), ControlAnswer::Failed(ControlError::Full { limit: 102 }));
     world.control(ControlRequest::Pause { campaign: "c7".into() });
     let mut ask = |request| {
-        let command = Command::Control { connection: ConnectionId(9), id: 0, request };
+        let command = Command::Control { connection: ConnectionId(999), id: 0, request };
         let mut outputs = world.apply(command);
         let Some((_, Output::Control { answer, .. })) = outputs.pop() else { panic!() };
         answer

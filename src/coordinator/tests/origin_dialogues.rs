@@ -225,7 +225,7 @@ fn reports_to_a_campaign_that_is_being_removed_count_nowhere() {
         say(&mut world, 1, &[], task(0));
         world.control(ControlRequest::Pause { campaign: "toy".into() });
         let request = ControlRequest::Remove { campaign: "toy".into() };
-        world.apply(Command::Control { connection: ConnectionId(9), id: 0, request });
+        world.apply(Command::Control { connection: ConnectionId(999), id: 0, request });
         for _ in 0..steps {
             world.apply(Command::Advance);
         }
