@@ -61,7 +61,6 @@ events! {
     SessionsUnknown: "clients told that their session is unknown",
     SessionsFull: "sessions refused for want of room",
     RefusalsUnread: "connections closed for unread refusals",
-    LateOrders: "connections closed for orders that came late",
     Quarantined: "tasks set aside",
     Requeued: "tasks requeued",
     Paused: "campaigns paused",
