@@ -137,7 +137,7 @@ fn decode_first<Item: Decode<()>>(bytes: &[u8]) -> Result<(Item, usize), Damage>
     bincode::decode_from_slice(bytes, encoding()).map_err(|error| Damage(format!("cannot be decoded: {error}")))
 }
 
-/// What every commit rewrites.
+/// What every checkpoint rewrites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct DiskMeta {
     /// Number of the last journal record when this was written; more may have been appended since.

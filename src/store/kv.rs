@@ -117,7 +117,7 @@ pub enum CommitError {
         /// Why.
         cause: CommitFailure,
     },
-    /// It may have been stored as a whole, or not at all; a restart tells.
+    /// It may have been stored as a whole, or not at all, or (appended) in part; a restart tells.
     #[error("it is unknown whether the commit was stored: {cause}")]
     Unknown {
         /// Why.

@@ -5,7 +5,7 @@
 //! linker chose another symbol, every start proves it by a direct call, and every commit by a count that must have risen. It defines
 //! `fsync`, too, since sled also syncs in the background and overlooks failures there. Elsewhere (macOS) sled syncs whole files by itself.
 //!
-//! Further rules, each of which has cost data where it was not kept: one writer; one batch and one flush a commit; no value above
+//! Further rules, each of which has cost data where it was not kept: one writer; one flush a commit, of one batch or of records inserted in order; no value above
 //! 4 KiB, and an alarm when the database spills into `blobs/`, which it never syncs; nothing is acknowledged and nothing is
 //! tried again after an error or a failed sync, not even by closing; a panic while opening is damage, not a crash; a snapshot
 //! that a killed process had only begun to write is removed before opening, since sled would take it for the newest; and the names that
@@ -15,7 +15,7 @@
 //! background, fails every later commit of the process. Deliberately absent: temporary databases, compression, other trees.
 //! Tested in this file, `tests/store_disk.rs` and `tests/store_sync_fails.rs`.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -208,17 +208,20 @@ fn read_error(error: ::sled::Error) -> ReadError {
     ReadError(error.to_string())
 }
 
+/// What is in a database's directory; nothing while there is none.
+fn entries(path: &Path) -> io::Result<Vec<DirEntry>> {
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Has the system read the database's files from the disk again. After a failed sync it takes what was not written for written:
 /// whoever starts next would find in its memory what the disk does not have, and build on it.
 #[cfg(target_os = "linux")]
 fn forget_cached(path: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
+    for entry in entries(path)? {
         if entry.file_type()?.is_file() {
             let file = File::open(entry.path())?;
             // What is not yet written stays; so that little is left to forget, it is written first.
@@ -243,14 +246,8 @@ fn forget_cached(_path: &Path) -> io::Result<()> {
 /// renaming. An incomplete one is then the first that the database ever wrote: it reads its whole log instead, as
 /// it was doing when it was killed.
 fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
     let (mut finished, mut unfinished) = (false, Vec::new());
-    for entry in entries {
-        let entry = entry?;
+    for entry in entries(path)? {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(SNAPSHOT) && name.ends_with(SNAPSHOT_UNFINISHED) {
