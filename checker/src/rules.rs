@@ -32,6 +32,12 @@ macro_rules! rules {
         pub enum Rule { $( #[doc = $text] #[doc = ""] #[doc = concat!("Needs ", $needs, ".")] $name ),* }
 
         impl Rule {
+            /// Rules that every whole run has to apply, whatever was broken in it; most runs have more to apply.
+            pub const OF_EVERY_RUN: [Self; 12] = [
+                Self::Sound, Self::S1, Self::S2, Self::S3, Self::S6, Self::S7, Self::S9, Self::S11, Self::S13, Self::L1,
+                Self::L2, Self::L3,
+            ];
+
             /// Every rule.
             pub const ALL: &[Self] = &[$( Self::$name ),*];
 

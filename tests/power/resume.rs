@@ -44,7 +44,7 @@ pub(crate) fn resume(data: &Path, files: &Path, story: &Story, told: &[Entry], m
     teller.history.lines.retain(|line| line.record != Record::UntilDone);
     teller.tell([Record::PowerCut { mode: mode.word().to_owned() }]);
     match go_on(data, files, story, &mut teller) {
-        Ok(Went::ToTheEnd) => history::findings(&teller.history, &history::RESUMED),
+        Ok(Went::ToTheEnd) => history::findings(&teller.history, &[]),
         Ok(Went::Nowhere) => (history::findings_so_far(&teller.history), Figures::default()),
         Err(finding) => {
             let broken = history::findings_so_far(&teller.history);
