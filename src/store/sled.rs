@@ -220,7 +220,7 @@ fn entries(path: &Path) -> io::Result<Vec<DirEntry>> {
 /// Has the system read the database's files from the disk again. After a failed sync it takes what was not written for written:
 /// whoever starts next would find in its memory what the disk does not have, and build on it.
 #[cfg(target_os = "linux")]
-fn forget_cached(path: &Path) -> io::Result<()> {
+pub(super) fn forget_cached(path: &Path) -> io::Result<()> {
     for entry in entries(path)? {
         if entry.file_type()?.is_file() {
             let file = File::open(entry.path())?;
@@ -234,7 +234,7 @@ fn forget_cached(path: &Path) -> io::Result<()> {
 
 /// Elsewhere there is no way to ask for it.
 #[cfg(not(target_os = "linux"))]
-fn forget_cached(_path: &Path) -> io::Result<()> {
+pub(super) fn forget_cached(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //! be written down afterwards ([`super::dump`]).
 //!
 //! Opening a database writes, so what is looked at is a copy in the system's temporary directory (`TMPDIR`), which is removed
-//! afterwards and needs as much room as the database. The directory's lock is held meanwhile, so that no server changes what is being copied.
+//! afterwards and needs as much room as the database. It is what the disk has, not what the system remembers of it: what was written and
+//! not synced is synced first. The directory's lock is held meanwhile, so that no server changes what is being copied.
 //!
 //! **Invariant.** The original is only read. Deliberately absent: repairs.
 //! Tested in `store/tests/damage.rs` and `tests/store_disk.rs`.
@@ -22,7 +23,7 @@ use super::memory::MemoryStore;
 use super::migrate::{self, MIGRATIONS};
 use super::open::{OpenError, Trouble, check_database_files, check_format, check_instance};
 use super::recovery::{RecoverError, Recovered, Sink, check_acked, damage_of, recover, visit_kind};
-use super::sled::SledStore;
+use super::sled::{SledStore, forget_cached};
 use super::texts::read_block;
 use crate::coordinator::rows::{CampaignRow, Phase};
 use crate::coordinator::{Coordinator, Options, Restorer};
@@ -127,7 +128,11 @@ pub(super) fn verify_rows(path: &Path, sink: &mut impl Sink) -> Result<(VerifyRe
     let acked_path = directory::acked(path);
     let acked = acked::read(&acked_path)
         .map_err(|source| OpenError::Io { what: format!("read {}", acked_path.display()), source })?;
-    let scratch = Scratch::copy_of(&directory::database(path))?;
+    let database = directory::database(path);
+    // What is only in the system's memory may be gone with the next power cut, and was nobody's to see.
+    forget_cached(&database)
+        .map_err(|source| OpenError::Io { what: format!("read {}", database.display()), source })?;
+    let scratch = Scratch::copy_of(&database)?;
     drop(lock);
 
     let mut store = SledStore::open(scratch.path()).map_err(|error| Trouble::from(error).at(path))?;

@@ -79,6 +79,7 @@ impl Trial<'_> {
         self.mount.load(&Image::default());
         let notes = self.mount.notes();
         let mut site = Site::new(&self.mount.point().join(DATA), &self.scratch.join("faults"));
+        let verify = random.percent(50);
         let lost_sync = matches!(fault, Fault::LostSync { .. });
         if lost_sync {
             self.mount.keep_cached();
@@ -96,7 +97,7 @@ impl Trial<'_> {
                 self.expect_end(&mut site)?;
             }
         }
-        self.start(&mut site)?;
+        self.start(&mut site, verify)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let control = Control::new(vec![site.address()], PATIENCE);
         for campaign in fleet::campaigns().iter().filter(|campaign| campaign.name != DOOMED) {
@@ -112,7 +113,7 @@ impl Trial<'_> {
                 self.mount.break_down(Some(fault));
                 self.expect_end(&mut site)?;
                 self.power(random);
-                self.start(&mut site)?;
+                self.start(&mut site, verify)?;
             }
             When::Starting => {
                 site.kill();
@@ -121,7 +122,7 @@ impl Trial<'_> {
                 site.spawn();
                 self.expect_end(&mut site)?;
                 self.power(random);
-                self.start(&mut site)?;
+                self.start(&mut site, verify)?;
             }
         }
         if lost_sync && when != When::Creating {
@@ -132,7 +133,7 @@ impl Trial<'_> {
             }
             site.kill();
             self.cut(random);
-            self.start(&mut site)?;
+            self.start(&mut site, verify)?;
         }
         tell(&notes, [Record::Calm]);
         if !fleet.finish() {
@@ -153,12 +154,25 @@ impl Trial<'_> {
         findings.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Starts a server on a disk that works, after a look at what it is going to find.
-    fn start(&self, site: &mut Site) -> Result<(), Finding> {
+    /// Starts a server on a disk that works, after a look at what it is going to find there. Not through the system's memory, which after
+    /// a lost sync has what the disk does not have; with `verify` through that as well, which must not be taken in by it.
+    fn start(&self, site: &mut Site, verify: bool) -> Result<(), Finding> {
         let notes = self.mount.notes();
         let data = self.mount.point().join(DATA);
         if data.join("READY").exists() {
-            tell(&notes, dump(&data, Moment::Recovered).map_err(unopenable)?.1);
+            let place = self.scratch.join("faults-found");
+            self.mount.disk().cut(Mode::Keep, &mut Random::new(0)).write(&place);
+            let found = dump(&place.join(DATA), Moment::Recovered);
+            std::fs::remove_dir_all(&place).unwrap();
+            let (_, records) = found.map_err(unopenable)?;
+            if verify {
+                let (_, seen) = dump(&data, Moment::Recovered).map_err(unopenable)?;
+                if seen != records {
+                    let what = "`verify` says what is in the system's memory, not what is on the disk".to_owned();
+                    return Err(Finding { kind: Kind::Rules, what });
+                }
+            }
+            tell(&notes, records);
         }
         site.spawn();
         site.wait_until_ready().map_err(unopenable)?;
