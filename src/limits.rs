@@ -14,6 +14,9 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const CAMPAIGNS_MAX: usize = 1_000;
 /// Names of campaigns for which a server remembers over which connection the last order came, so that a late one undoes nothing.
 pub const ORDERED_NAMES_MAX: usize = 2_000;
+/// Forgotten sessions of which a server remembers which connection was their last, so that none begins anew by a late copy of its
+/// first hello; about 100 bytes each.
+pub const PAST_SESSIONS_MAX: usize = 50_000;
 /// Tasks of a campaign.
 pub const TASKS_MAX: u32 = 1_000_000_000;
 /// Quota of a task, in runs.

@@ -40,11 +40,14 @@ impl Coordinator {
     }
 
     fn check_sessions(&self) -> Result<(), Inconsistent> {
-        let native = |lease: &Lease| self.sessions.get(lease.session).is_some_and(|session| session.origin.is_none());
-        let ended = self.leases.iter().filter(|(_, lease)| lease.state != LeaseState::Live && native(lease));
-        require(self.leases.expired() == ended.map(|(slot, _)| slot).collect(), || {
-            "the index of leases that may be forgotten".into()
-        })?;
+        for origin in [false, true] {
+            let holds =
+                |lease: &Lease| self.sessions.get(lease.session).is_some_and(|one| one.origin.is_some() == origin);
+            let ended = self.leases.iter().filter(|(_, lease)| lease.state != LeaseState::Live && holds(lease));
+            require(self.leases.expired(origin) == ended.map(|(slot, _)| slot).collect(), || {
+                "the index of leases that may be forgotten".into()
+            })?;
+        }
         let mut leases = 0;
         let mut waiting = BTreeSet::new();
         for (slot, session) in self.sessions.iter() {

@@ -369,10 +369,10 @@ pub enum CloseReason {
     OutOfPlace,
     /// The server remembers as many sessions as it can.
     SessionsFull,
-    /// The session was idle too long and was forgotten.
-    Forgotten,
-    /// An order about a campaign came over a connection that is older than that of the last one: ask again over a new one.
+    /// A connection opened later has given an order about the same campaign, or had the session: ask again over a new one.
     Late,
+    /// Origin: a lease of this connection had expired, and there is no room for it any more.
+    LeasesFull,
     /// Origin: a task that does not exist.
     OriginTask,
     /// Origin: units below 1 or above [`crate::limits::UNITS_MAX`].

@@ -4,7 +4,7 @@
 //! orders name a state to be in, not a step to take. And every request may arrive once more long after: an order over an older
 //! connection than that of the last one about the same campaign is not followed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
@@ -38,45 +38,17 @@ fn ordered(request: &ControlRequest) -> Option<&str> {
     }
 }
 
-/// Over which connection the last order about each campaign came, by name; bounded, the name that was heard of first goes first.
-/// Connections are numbered as they are opened.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    last: HashMap<String, ConnectionId>,
-    names: VecDeque<String>,
-}
-
-impl Orders {
-    /// Takes an order over a connection; `false` if it is late. Bytes of a connection that was given up may arrive long after the
-    /// request in them was sent again over another, and was followed by further orders: they must not undo those.
-    fn take(&mut self, name: &str, connection: ConnectionId) -> bool {
-        if let Some(last) = self.last.get_mut(name) {
-            let in_time = connection >= *last;
-            *last = connection.max(*last);
-            return in_time;
-        }
-        if name.len() > limits::NAME_BYTES_MAX {
-            // No campaign has such a name.
-            return true;
-        }
-        if self.names.len() >= limits::ORDERED_NAMES_MAX
-            && let Some(oldest) = self.names.pop_front()
-        {
-            self.last.remove(&oldest);
-        }
-        self.last.insert(name.to_owned(), connection);
-        self.names.push_back(name.to_owned());
-        true
-    }
-}
-
 impl Coordinator {
     /// Answers one request; a requeue is answered when its last task is open again.
     pub(super) fn control(&mut self, connection: ConnectionId, id: u32, request: ControlRequest) {
-        if ordered(&request).is_some_and(|name| !self.orders.take(name, connection)) {
-            // Whoever is still there asks again over a new one.
-            self.send(connection, Output::Close(CloseReason::Late));
-            return;
+        // No campaign has a longer name.
+        if let Some(name) = ordered(&request).filter(|name| name.len() <= limits::NAME_BYTES_MAX) {
+            if self.orders.is_late(name, connection) {
+                // Whoever is still there asks again over a new one.
+                self.send(connection, Output::Close(CloseReason::Late));
+                return;
+            }
+            self.orders.note(name.to_owned(), connection);
         }
         let answer = match request {
             ControlRequest::Create { creation, spec } => self.create(creation, spec),

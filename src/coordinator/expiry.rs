@@ -5,6 +5,7 @@
 //! a lease length after the grant. Expired leases stay with their session, so that a late report finds them; the oldest
 //! are forgotten first.
 
+use super::command::CloseReason;
 use super::rows::{LeaseState, Phase, RowKey};
 use super::timers::Timer;
 use super::{Coordinator, Output};
@@ -85,10 +86,7 @@ impl Coordinator {
         if before.state == LeaseState::Live {
             session.live.remove(&slot);
             session.expired.push_back(slot);
-            // Whoever speaks the origin's dialect names a task, and is to be counted exactly while connected.
-            if session.origin.is_none() {
-                self.leases.may_be_forgotten(slot);
-            }
+            self.leases.may_be_forgotten(slot, session.origin.is_some());
         }
         let too_many = session.expired.len() > self.options.expired_per_session_max;
         let oldest = session.expired.front().copied().filter(|_| too_many);
@@ -96,7 +94,19 @@ impl Coordinator {
             self.leases_freed();
         }
         if let Some(oldest) = oldest {
-            self.end_lease(oldest);
+            self.forget_lease(oldest);
+        }
+    }
+
+    /// Forgets a lease that had ended and was kept, for want of room: its late report is going to be refused. The origin's dialect has
+    /// no refusals, and is to count exactly while a connection lasts: there the connection ends, with all its leases.
+    pub(super) fn forget_lease(&mut self, slot: u32) {
+        let Some(holder) = self.leases.get(slot).map(|lease| lease.session) else { return };
+        if self.sessions.get(holder).is_some_and(|session| session.origin.is_some()) {
+            self.break_origin(holder, CloseReason::LeasesFull);
+            self.end_leases(holder);
+        } else {
+            self.drop_lease(slot);
         }
     }
 

@@ -66,7 +66,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether there is no room for one more lease: those that are kept for late reports make room.
+    /// Whether there is no room for one more lease: those that have ended and are kept make room.
     pub(super) fn lease_table_is_full(&self) -> bool {
         self.leases.len() >= self.options.leases_max && self.leases.oldest_expired().is_none()
     }
@@ -88,12 +88,15 @@ impl Coordinator {
 
     /// Adds a lease on an open task for a session; the runs are taken here.
     pub(super) fn lend(&mut self, slot: u32, id: CampaignId, task: TaskIndex, runs: u32) -> Option<LeaseId> {
-        let (first_run, runs, own) = self.take_runs(id, task, runs)?;
         if self.leases.len() >= self.options.leases_max
             && let Some(oldest) = self.leases.oldest_expired()
         {
-            self.drop_lease(oldest);
+            self.forget_lease(oldest);
+            if self.is_broken(slot) {
+                return None;
+            }
         }
+        let (first_run, runs, own) = self.take_runs(id, task, runs)?;
         let lease = Lease { session: slot, campaign: id, task, first_run, runs, own, state: LeaseState::Live };
         let lease_id = self.leases.insert(lease, self.now);
         self.touch(RowKey::Lease(lease_id.slot));

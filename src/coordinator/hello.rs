@@ -23,6 +23,10 @@ impl Coordinator {
         let known = self.sessions.by_id(hello.session);
         match known {
             Some(slot) if !foreign => self.resume(connection, slot, &hello),
+            // The first hello of a session that had a later connection, ended, and must not begin again as if it had done nothing.
+            None if hello.instance == InstanceId::NONE && self.past.is_late(&hello.session, connection) => {
+                self.send(connection, Output::Close(CloseReason::Late));
+            }
             None if hello.instance == InstanceId::NONE => self.register(connection, hello),
             Some(_) | None => {
                 let output = Output::UnknownSession { instance: self.instance };
@@ -71,6 +75,18 @@ impl Coordinator {
     /// Ends a session: its leases' runs go back uncharged, its rows go.
     pub(super) fn forget_session(&mut self, slot: u32) {
         self.stop_waiting(slot);
+        self.end_leases(slot);
+        if let Some(session) = self.sessions.remove(slot)
+            && let Some(connection) = session.newest.filter(|_| session.origin.is_none() && session.stored)
+        {
+            self.past.note(session.row.id, connection);
+        }
+        self.touch(RowKey::Session(slot));
+        self.touch(RowKey::SessionName(slot));
+    }
+
+    /// Ends all leases of a session; their runs go back uncharged.
+    pub(super) fn end_leases(&mut self, slot: u32) {
         let Some(session) = self.sessions.get(slot) else { return };
         let leases: Vec<u32> = session.live.iter().chain(&session.expired).copied().collect();
         for lease_slot in leases {
@@ -79,9 +95,6 @@ impl Coordinator {
                 self.end_lease(lease_slot);
             }
         }
-        self.sessions.remove(slot);
-        self.touch(RowKey::Session(slot));
-        self.touch(RowKey::SessionName(slot));
     }
 
     /// Notes a sign of life on a connection and finds its session; a connection without one is to be closed. The session may be

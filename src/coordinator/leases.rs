@@ -22,8 +22,16 @@ use crate::types::{LeaseId, Tick};
 struct Slot {
     row: LeaseRow,
     granted: Tick,
-    /// Its key in [`Leases::expired`]; 0 while it is not there.
-    expiry: u64,
+    /// Its key in [`Leases::expired`], while it is there.
+    expiry: Option<Expiry>,
+}
+
+/// Which leases that have ended are forgotten first: those of native sessions, then those whose holder must be
+/// disconnected; of each the one that ended first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Expiry {
+    origin: bool,
+    number: u64,
 }
 
 /// All leases of a coordinator.
@@ -32,8 +40,8 @@ pub(super) struct Leases {
     slots: Vec<Slot>,
     free: BTreeSet<u32>,
     held: usize,
-    /// Slots of leases that are kept but not live and may be forgotten, in the order in which they ended.
-    expired: BTreeMap<u64, u32>,
+    /// Slots of leases that are kept but not live, in the order in which they are forgotten when there is no room.
+    expired: BTreeMap<Expiry, u32>,
     expiries: u64,
 }
 
@@ -52,7 +60,7 @@ impl Leases {
     pub(super) fn insert(&mut self, lease: Lease, now: Tick) -> LeaseId {
         let slot = self.free.pop_first().unwrap_or_else(|| {
             let row = LeaseRow { generation: 0, lease: None };
-            self.slots.push(Slot { row, granted: now, expiry: 0 });
+            self.slots.push(Slot { row, granted: now, expiry: None });
             self.end() - 1
         });
         let entry = &mut self.slots[slot as usize];
@@ -70,7 +78,7 @@ impl Leases {
         } else if row.generation < u32::MAX {
             self.free.insert(self.end());
         }
-        self.slots.push(Slot { row, granted: now, expiry: 0 });
+        self.slots.push(Slot { row, granted: now, expiry: None });
     }
 
     /// Ends the lease in a slot. A slot whose generations are used up is never used again.
@@ -78,7 +86,9 @@ impl Leases {
         let entry = self.slots.get_mut(slot as usize)?;
         let lease = entry.row.lease.take()?;
         self.held -= 1;
-        self.expired.remove(&std::mem::take(&mut entry.expiry));
+        if let Some(expiry) = entry.expiry.take() {
+            self.expired.remove(&expiry);
+        }
         if entry.row.generation < u32::MAX {
             self.free.insert(slot);
         }
@@ -101,23 +111,27 @@ impl Leases {
         lease.state = LeaseState::Live;
         lease.runs = runs;
         entry.granted = now;
+        if let Some(expiry) = entry.expiry.take() {
+            self.expired.remove(&expiry);
+        }
     }
 
     /// Lets a lease that has just ended be forgotten when its place is needed.
-    pub(super) fn may_be_forgotten(&mut self, slot: u32) {
+    pub(super) fn may_be_forgotten(&mut self, slot: u32, origin: bool) {
         self.expiries += 1;
-        self.expired.insert(self.expiries, slot);
-        self.slots[slot as usize].expiry = self.expiries;
+        let expiry = Expiry { origin, number: self.expiries };
+        self.expired.insert(expiry, slot);
+        self.slots[slot as usize].expiry = Some(expiry);
     }
 
-    /// The slot of the lease that ended longest ago among those that may be forgotten.
+    /// The slot of the lease that is forgotten first when there is no room.
     pub(super) fn oldest_expired(&self) -> Option<u32> {
         self.expired.first_key_value().map(|(_, slot)| *slot)
     }
 
-    /// Slots of leases that may be forgotten, for checks.
-    pub(super) fn expired(&self) -> BTreeSet<u32> {
-        self.expired.values().copied().collect()
+    /// Slots of leases that may be forgotten, for checks: those of native sessions, then the others.
+    pub(super) fn expired(&self, origin: bool) -> BTreeSet<u32> {
+        self.expired.iter().filter(|(expiry, _)| expiry.origin == origin).map(|(_, slot)| *slot).collect()
     }
 
     /// The lease in a slot.

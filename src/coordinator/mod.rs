@@ -24,6 +24,7 @@ mod control;
 mod expiry;
 mod grants;
 mod hello;
+mod latest;
 mod leases;
 mod open;
 mod origin;
@@ -43,7 +44,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use self::campaign::Campaign;
-use self::control::Orders;
+use self::latest::Latest;
 use self::leases::Leases;
 use self::sessions::Sessions;
 use self::slots::Slots;
@@ -51,7 +52,7 @@ use self::sweeps::Sweep;
 use self::timers::Timers;
 use self::waiting::Waiting;
 use crate::limits;
-use crate::types::{CampaignId, ConnectionId, CreationId, InstanceId, Tick};
+use crate::types::{CampaignId, ConnectionId, CreationId, InstanceId, SessionId, Tick};
 
 pub use self::command::{Command, Output, Step, TextChange};
 pub use self::restore::{Inconsistent, Restorer};
@@ -77,6 +78,8 @@ pub struct Options {
     pub expired_per_session_max: usize,
     /// Sessions remembered.
     pub sessions_max: usize,
+    /// Forgotten sessions of which is remembered which connection was their last.
+    pub past_sessions_max: usize,
     /// Campaigns at a time.
     pub campaigns_max: usize,
     /// Expiries, sweep items and waiting sessions handled in one step.
@@ -94,6 +97,7 @@ impl Default for Options {
             leases_per_session_max: limits::LEASES_PER_SESSION_MAX,
             expired_per_session_max: limits::EXPIRED_PER_SESSION_MAX,
             sessions_max: limits::SESSIONS_MAX,
+            past_sessions_max: limits::PAST_SESSIONS_MAX,
             campaigns_max: limits::CAMPAIGNS_MAX,
             slice: limits::SLICE,
         }
@@ -125,7 +129,10 @@ pub struct Coordinator {
 
     // In memory only.
     last_lent: CampaignId,
-    orders: Orders,
+    /// Orders about campaigns, by name.
+    orders: Latest<String>,
+    /// Sessions that were forgotten.
+    past: Latest<SessionId>,
     timers: Timers,
     waiting: Waiting,
     sweeps: VecDeque<Sweep>,

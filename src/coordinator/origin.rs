@@ -20,17 +20,14 @@ impl Coordinator {
             self.send(connection, Output::Close(CloseReason::SessionsFull));
             return;
         };
-        if self.origin_broken(slot).is_none_or(|broken| *broken) {
+        if self.is_broken(slot) {
             return;
         }
         let campaign = self.origin_campaign(slot);
         let tasks = match self.check_origin(campaign, done) {
             Ok(tasks) => tasks,
             Err(reason) => {
-                if let Some(broken) = self.origin_broken(slot) {
-                    *broken = true;
-                }
-                self.send(connection, Output::Close(reason));
+                self.break_origin(slot, reason);
                 return;
             }
         };
@@ -42,12 +39,24 @@ impl Coordinator {
             self.end_lease(lease_slot);
         }
         let answer = campaign.map_or(OriginAnswer::Wait, |id| self.origin_answer(slot, id, &tasks));
-        self.send(connection, Output::Origin(answer));
+        if !self.is_broken(slot) {
+            self.send(connection, Output::Origin(answer));
+        }
     }
 
-    /// Whether the connection broke the dialect.
-    fn origin_broken(&mut self, slot: u32) -> Option<&mut bool> {
-        Some(&mut self.sessions.get_mut(slot)?.origin.as_mut()?.broken)
+    /// Whether the session's connection is being closed, as only the origin's are: nothing it says is heard.
+    pub(super) fn is_broken(&self, slot: u32) -> bool {
+        self.sessions.get(slot).and_then(|session| session.origin.as_ref()).is_some_and(|origin| origin.broken)
+    }
+
+    /// Closes a connection of the origin's dialect.
+    pub(super) fn break_origin(&mut self, slot: u32, reason: CloseReason) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(origin) = session.origin.as_mut().filter(|origin| !origin.broken) else { return };
+        origin.broken = true;
+        if let Some(connection) = session.connection {
+            self.send(connection, Output::Close(reason));
+        }
     }
 
     /// The connection's session; `None` if there is no room for one.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::campaign::{Campaign, first_level};
-use super::control::Orders;
+use super::latest::Latest;
 use super::leases::Leases;
 use super::open::OpenTasks;
 use super::rows::{
@@ -107,6 +107,7 @@ impl Restorer {
         if self.globals.as_ref().is_some_and(|row| row.next_campaign == 0) {
             return Err(Inconsistent("the next campaign has no number".into()));
         }
+        let past = Latest::new(options.past_sessions_max);
         let mut coordinator = Coordinator {
             options,
             instance,
@@ -121,7 +122,8 @@ impl Restorer {
             lendable: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             last_lent: CampaignId(0),
-            orders: Orders::default(),
+            orders: Latest::new(limits::ORDERED_NAMES_MAX),
+            past,
             timers: Timers::default(),
             waiting: Waiting::default(),
             sweeps: VecDeque::new(),
@@ -284,9 +286,7 @@ impl Coordinator {
                 LeaseState::Live => session.live.insert(slot),
                 LeaseState::Expired | LeaseState::Gone => {
                     session.expired.push_back(slot);
-                    if session.origin.is_none() {
-                        self.leases.may_be_forgotten(slot);
-                    }
+                    self.leases.may_be_forgotten(slot, session.origin.is_some());
                     true
                 }
             };

@@ -23,6 +23,8 @@ pub(super) struct Session {
     pub(super) serial: u64,
     /// Where its outputs go.
     pub(super) connection: Option<ConnectionId>,
+    /// The last one it had in this process.
+    pub(super) newest: Option<ConnectionId>,
     /// Its last sign of life, or when its connection ended.
     pub(super) heard: Tick,
     /// A lease of it expired and it has not been heard since: it is lent nothing.
@@ -56,7 +58,7 @@ pub(super) struct Origin {
     pub(super) campaign: Option<CampaignId>,
     /// Its lease on each task, live or expired.
     pub(super) leases: HashMap<TaskIndex, u32>,
-    /// Whether it broke the dialect: it is being closed, and what it had sent behind that is not heard.
+    /// Whether it is being closed, because it broke the dialect or for want of room: what it had sent behind that is not heard.
     pub(super) broken: bool,
 }
 
@@ -82,6 +84,7 @@ impl Session {
             stored: false,
             serial: 0,
             connection: None,
+            newest: None,
             heard: now,
             silent: false,
             live: BTreeSet::new(),
@@ -208,7 +211,9 @@ impl Sessions {
 
     /// Gives a session a connection; returns the one it had.
     pub(super) fn connect(&mut self, slot: u32, connection: ConnectionId) -> Option<ConnectionId> {
-        let before = self.slots.get_mut(slot)?.connection.replace(connection);
+        let session = self.slots.get_mut(slot)?;
+        session.newest = Some(connection);
+        let before = session.connection.replace(connection);
         if let Some(before) = before {
             self.by_connection.remove(&before);
         }

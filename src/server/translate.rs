@@ -155,8 +155,8 @@ pub(crate) fn closing(reason: CloseReason) -> ServerMessage {
         CloseReason::Gap | CloseReason::OutOfPlace | CloseReason::OriginTask | CloseReason::OriginUnits => {
             WireClosing::Protocol
         }
-        CloseReason::SessionsFull => WireClosing::Busy,
-        CloseReason::RefusalsUnread | CloseReason::Forgotten | CloseReason::Late => WireClosing::Reconnect,
+        CloseReason::SessionsFull | CloseReason::LeasesFull => WireClosing::Busy,
+        CloseReason::RefusalsUnread | CloseReason::Late => WireClosing::Reconnect,
     };
     ServerMessage::Closing { code, text: close_text(reason).to_owned() }
 }
@@ -173,9 +173,11 @@ pub(crate) fn close_text(reason: CloseReason) -> &'static str {
         CloseReason::OutOfPlace => "a session is introduced once on a connection, before anything else is said",
         CloseReason::SessionsFull => "the server remembers as many sessions as it can: try again later",
         CloseReason::Late => {
-            "another connection, opened later, has given an order about this campaign: ask again over a new one"
+            "a connection opened later has given an order about this campaign, or had this session: ask again over a new one"
         }
-        CloseReason::Forgotten => "the session was idle for too long and was forgotten: introduce a new one",
+        CloseReason::LeasesFull => {
+            "the server remembers as many leases as it can, and one of this connection had expired"
+        }
         CloseReason::OriginTask => "a report named a task that does not exist; nothing of it was counted",
         CloseReason::OriginUnits => {
             const { assert!(limits::UNITS_MAX == 1_000, "the text below says so") };

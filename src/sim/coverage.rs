@@ -39,6 +39,8 @@ events! {
     OldBytes: "old bytes of an abandoned connection that arrived late",
     TwoConnections: "sessions with two connections at a time",
     Superseded: "connections superseded",
+    Late: "late hellos and orders",
+    OriginMadeRoom: "connections of the origin's dialect closed to make room for leases",
     SlowReaders: "connections dropped for reading too slowly",
     SplitFrames: "writes that arrived in pieces",
     Resumed: "sessions resumed",

@@ -115,6 +115,7 @@ impl Shape {
             options.leases_per_session_max = random.one_of(&[1, 2, 4]).unwrap_or(1);
             options.expired_per_session_max = random.one_of(&[0, 1, 2]).unwrap_or(0);
             options.sessions_max = random.one_of(&[4, 6, 12]).unwrap_or(4);
+            options.past_sessions_max = random.one_of(&[1, 2, 20]).unwrap_or(1);
             options.slice = random.one_of(&[1, 2, 3]).unwrap_or(1);
         }
         let idle_ms = random.one_of(&[3_000, 10_000, limits::NATIVE_IDLE_MS]).unwrap_or(3_000);

@@ -120,10 +120,10 @@ impl Backstage {
                         CloseReason::SessionsFull => Seen::SessionsFull,
                         CloseReason::RefusalsUnread => Seen::RefusalsUnread,
                         CloseReason::Goodbye => Seen::Goodbyes,
+                        CloseReason::Late => Seen::Late,
+                        CloseReason::LeasesFull => Seen::OriginMadeRoom,
                         CloseReason::Gap
                         | CloseReason::OutOfPlace
-                        | CloseReason::Forgotten
-                        | CloseReason::Late
                         | CloseReason::OriginTask
                         | CloseReason::OriginUnits => Seen::LostConnections,
                     },

@@ -85,7 +85,8 @@ fn sessions_and_their_leases_agree() {
     noticed(
         "the index of leases that may be forgotten",
         &[
-            |all| all.leases.may_be_forgotten(0),
+            |all| all.leases.may_be_forgotten(0, false),
+            |all| all.leases.may_be_forgotten(0, true),
             |all| lease(all, 0).state = LeaseState::Expired,
             |all| lease(all, 1).state = LeaseState::Live,
         ],

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::coordinator::TextChange;
-use crate::coordinator::command::{CloseReason, ControlError};
+use crate::coordinator::command::ControlError;
 use crate::coordinator::rows::CLEAR_TASKS_UNIT;
 use crate::limits;
 use crate::types::{
@@ -33,13 +33,6 @@ fn lost(outputs: &[(u64, Output)], to: u64) -> Vec<LossReason> {
             _ => Vec::new(),
         })
         .collect()
-}
-
-fn closed(outputs: &[(u64, Output)], to: u64) -> Option<CloseReason> {
-    outputs.iter().find_map(|(connection, output)| match output {
-        Output::Close(reason) if *connection == to => Some(*reason),
-        _ => None,
-    })
 }
 
 #[test]
@@ -605,7 +598,8 @@ fn a_late_copy_of_an_order_undoes_nothing() {
     }
     assert_eq!(order(&mut world, 5, remove()), late);
     order(&mut world, 5, ControlRequest::Pause { campaign: "c".to_owned() });
-    assert!(is_done(&order(&mut world, 5, pause())));
+    assert_eq!(order(&mut world, 5, pause()), late, "only its name was forgotten");
+    assert!(is_done(&order(&mut world, 1_000, pause())));
 }
 
 #[test]
@@ -1026,6 +1020,37 @@ fn a_session_of_another_data_directory_or_a_forgotten_one_is_unknown() {
     assert_eq!(world.hello(3, 1, 4, INSTANCE), unknown(3));
     assert_eq!(world.counts("a"), [(1, 0, 0)]);
     assert!(!world.stored.keys().any(|key| matches!(key, RowKey::Session(_) | RowKey::SessionName(_))));
+}
+
+#[test]
+fn a_late_copy_of_a_first_hello_does_not_begin_a_forgotten_session_again() {
+    let mut world = World::new(Options { past_sessions_max: 1, ..Options::default() });
+    world.create(1, counted("a", 9, 1));
+    let late = |outputs: &[(u64, Output)], to: u64| closed(outputs, to) == Some(CloseReason::Late);
+    // Its first hello over connection 3 was given up, then came over 6, and after all was over, over 3.
+    world.hello(6, 1, 2, InstanceId::NONE);
+    let lease = grants(&world.want(6, 1, 1, &[]), 6)[0].lease;
+    world.done(6, 1, lease, 1);
+    world.apply(Command::Goodbye { connection: ConnectionId(6) });
+    assert!(late(&world.hello(3, 1, 1, InstanceId::NONE), 3));
+    let fate = ControlRequest::Fate { session: SessionId([1; 16]), number: 1 };
+    assert_eq!(
+        world.control(fate),
+        ControlAnswer::Fate(RequestFate::UnknownSession),
+        "it was counted, and nobody knows"
+    );
+    // Another session begins over any connection; and one that only one is remembered of is late all the same.
+    assert!(!late(&world.hello(4, 2, 1, InstanceId::NONE), 4));
+    assert_eq!(grants(&world.want(4, 1, 1, &[]), 4).len(), 1);
+    world.apply(Command::Goodbye { connection: ConnectionId(4) });
+    assert!(late(&world.hello(5, 1, 1, InstanceId::NONE), 5));
+    // A client that never had an answer asks over a new one.
+    assert!(!late(&world.hello(7, 1, 3, InstanceId::NONE), 7));
+    // One that ended without ever having been lent anything has nothing to hide.
+    world.apply(Command::Goodbye { connection: ConnectionId(7) });
+    world.hello(9, 3, 1, InstanceId::NONE);
+    world.apply(Command::Goodbye { connection: ConnectionId(9) });
+    assert!(!late(&world.hello(8, 3, 1, InstanceId::NONE), 8));
 }
 
 #[test]

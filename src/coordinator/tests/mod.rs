@@ -12,7 +12,7 @@ mod origin_dialogues;
 
 use std::collections::BTreeMap;
 
-use super::command::{ControlAnswer, ControlRequest, Hello};
+use super::command::{CloseReason, ControlAnswer, ControlRequest, Hello};
 use super::rows::{Row, RowKey};
 use super::{Change, Command, Coordinator, Options, Output, Restorer, Step};
 use crate::types::{
@@ -225,6 +225,13 @@ fn grants(outputs: &[(u64, Output)], to: u64) -> Vec<Grant> {
             _ => Vec::new(),
         })
         .collect()
+}
+
+fn closed(outputs: &[(u64, Output)], to: u64) -> Option<CloseReason> {
+    outputs.iter().find_map(|(connection, output)| match output {
+        Output::Close(reason) if *connection == to => Some(*reason),
+        _ => None,
+    })
 }
 
 /// The last answer among outputs to a connection.

@@ -1,8 +1,9 @@
 //! Dialogues in the origin's dialect: fresh decisions, exact counts in spite of copies, leases that end with connections.
 
 use super::*;
-use crate::coordinator::command::{CloseReason, OriginAnswer};
+use crate::coordinator::command::OriginAnswer;
 use crate::coordinator::rows::CLEAR_TASKS_UNIT;
+use crate::types::RefusalReason;
 
 const WAIT: Output = Output::Origin(OriginAnswer::Wait);
 const SETTLED: Output = Output::Origin(OriginAnswer::Settled);
@@ -181,6 +182,58 @@ fn whatever_keeps_a_task_from_being_lent_the_answer_is_to_wait() {
     draining.apply(Command::Drain);
     say(&mut draining, 1, &[(0, 1)], WAIT);
     assert_eq!(draining.counts("toy"), [(1, 0, 0), (0, 0, 0)]);
+}
+
+#[test]
+fn a_connection_with_an_expired_lease_is_closed_when_there_is_no_room_for_another_lease() {
+    let mut world = World::new(Options { leases_max: 2, ..Options::default() });
+    world.create(1, counted("toy", 4, 1));
+    say(&mut world, 1, &[], task(0));
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let native = grants(&world.want(2, 1, 1, &[]), 2)[0].lease;
+    world.pass(999);
+    world.want(2, 0, 1, &[]);
+    say(&mut world, 3, &[], WAIT);
+    // Both had one, and both have expired now: that of the session goes first, since its late report can be refused.
+    world.pass(1);
+    world.pass(1_000);
+    say(&mut world, 3, &[], task(0));
+    let ended = vec![Refusal { from: 1, to: 1, reason: RefusalReason::Ended }];
+    assert_eq!(answer(&world.done(2, 1, native, 1), 2), Some((1, ended)));
+    // No report may be taken and not counted: the connection ends, and what it had sent is not heard.
+    let outputs = world.want(2, 1, 1, &[]);
+    assert_eq!(closed(&outputs, 1), Some(CloseReason::LeasesFull));
+    assert_eq!(grants(&outputs, 2).len(), 1);
+    assert_eq!(world.origin(1, &[(0, 1)]), []);
+    assert_eq!(world.counts("toy").iter().map(|counts| counts.0).sum::<u32>(), 0);
+    world.disconnect(1);
+    say(&mut world, 3, &[(0, 1)], task(2));
+}
+
+#[test]
+fn whose_own_expired_lease_is_in_the_way_of_its_next_is_closed_and_not_answered() {
+    let mut world = World::new(Options { leases_max: 2, ..Options::default() });
+    world.create(1, counted("toy", 3, 1));
+    say(&mut world, 1, &[], task(0));
+    world.pass(1_000);
+    world.hello(2, 2, 1, InstanceId::NONE);
+    let lease = grants(&world.want(2, 1, 1, &[]), 2)[0].lease;
+    let outputs = world.done(2, 1, lease, 1);
+    assert_eq!(grants(&outputs, 2)[0].task.0, 1, "0 is done, and not what the connection asks for");
+    assert_eq!(world.origin(1, &[]), [(1, Output::Close(CloseReason::LeasesFull))]);
+    say(&mut world, 3, &[], task(2));
+}
+
+#[test]
+fn a_connection_that_lets_more_leases_expire_than_are_remembered_is_closed() {
+    let mut world = World::new(Options { expired_per_session_max: 1, ..Options::default() });
+    world.create(1, counted("toy", 4, 1));
+    say(&mut world, 1, &[], task(0));
+    say(&mut world, 1, &[], task(1));
+    let outputs = world.pass(1_000);
+    assert_eq!(closed(&outputs, 1), Some(CloseReason::LeasesFull));
+    assert_eq!(world.origin(1, &[(0, 1)]), [], "it would have to be counted");
+    assert_eq!(world.status("toy").runs_leased, 0);
 }
 
 #[test]
