@@ -93,7 +93,6 @@ pub(super) struct Process {
     started: u64,
     bounds: Bounds,
     ends: BTreeMap<LinkId, End>,
-    last_connection: u64,
     /// How long the process has run, stalls left out, by the end of its last turn, and when that was.
     ran_ms: u64,
     last_turn: u64,
@@ -212,7 +211,6 @@ impl Process {
             started: stage.now,
             bounds,
             ends: BTreeMap::new(),
-            last_connection: 0,
             ran_ms: 0,
             last_turn: stage.now,
             turn_at: u64::MAX,
@@ -231,10 +229,8 @@ impl Process {
     /// Something arrived for a connection of this process.
     pub(super) fn receive(&mut self, stage: &mut Stage, link: LinkId, chunk: Chunk) {
         let now = stage.now;
-        let end = self.ends.entry(link).or_insert_with(|| {
-            self.last_connection += 1;
-            End::new(ConnectionId(self.last_connection), now)
-        });
+        // Numbered as they are opened, however late their first bytes come.
+        let end = self.ends.entry(link).or_insert_with(|| End::new(ConnectionId(link), now));
         end.heard = now;
         let result = match chunk {
             Chunk::Bytes(bytes) => self.read(stage, link, &bytes),
