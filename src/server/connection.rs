@@ -12,12 +12,14 @@
 //!
 //! Tested in this file, and through `tests/server_*.rs`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -125,7 +127,7 @@ impl Socket {
         let discarding = async {
             let mut discarded = 0;
             while discarded < LINGER_BYTES_MAX {
-                match read_some(&self.read, |_| ()).await {
+                match read_some(&mut self.read, |_| ()).await {
                     Ok(0) | Err(_) => return,
                     Ok(bytes) => discarded += bytes,
                 }
@@ -139,22 +141,16 @@ impl Socket {
 ///
 /// # Errors
 /// The peer is gone. What it sent before was read by earlier calls.
-pub(crate) async fn read_some(socket: &OwnedReadHalf, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
-    loop {
-        socket.readable().await?;
-        match try_read(socket, &mut take) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
-    }
-}
-
-/// Keeps its buffer on the stack, so that thousands of idle connections have none.
-fn try_read(socket: &OwnedReadHalf, take: &mut impl FnMut(&[u8])) -> io::Result<usize> {
-    let mut buffer = [0; READ_BYTES];
-    let bytes = socket.try_read(&mut buffer)?;
-    take(&buffer[..bytes]);
-    Ok(bytes)
+pub(crate) async fn read_some(socket: &mut OwnedReadHalf, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+    poll_fn(|context| {
+        // On the stack, so that thousands of idle connections have no buffer, and not made zero for every message.
+        let mut memory = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut memory);
+        ready!(Pin::new(&mut *socket).poll_read(context, &mut buffer))?;
+        take(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+    .await
 }
 
 /// Writes all of `bytes`; the peer must take some of them within every `limit`.

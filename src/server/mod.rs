@@ -4,12 +4,12 @@
 //!  socket ──▶ session ──▶ inbox ──▶ pipeline ──▶ coordinator        five hops: bytes, message, command,
 //!    ▲    (bytes, messages)         (own thread)      │             decision, durable, answer
 //!    │                                  │ commit ◀────┘
-//!    └────── session ◀── outbox ◀───────┘ only when it is durable
+//!    └────── session ◀── outbox ◀── dispatcher, only when it is durable
 //! ```
 //!
 //! In reading order: [`config`](Config), `listener` (takes in connections), `places` (how many), `session` (tells their dialect), `native` and
 //! `origin` (the dialects), `translate` (messages to commands and back), `inbox` and `outbox` (bounded queues), `unfinished` (bounds half-read frames),
-//! `pipeline` (the one owner of state and disk), `clock` (the only reader of time), `watchdog`, `fatal` and `fault` (how
+//! `pipeline` (the one owner of state and disk), `dispatch` (from it to the outboxes), `clock` (the only reader of time), `watchdog`, `fatal` and `fault` (how
 //! the process dies), `keys` (texts for what is sent).
 //!
 //! **Invariants**: nothing a peer sees is ahead of the disk; no peer can make the pipeline wait; every queue, frame,
@@ -19,6 +19,7 @@
 pub(crate) mod clock;
 mod config;
 pub(crate) mod connection;
+pub(crate) mod dispatch;
 pub(crate) mod fatal;
 mod fault;
 pub(crate) mod inbox;
@@ -52,6 +53,7 @@ pub use self::config::{Bounds, Config};
 pub use self::fatal::{Fatal, arm_panic_hook};
 
 use self::clock::{Clock, Time};
+use self::dispatch::{Dispatcher, dispatch};
 use self::fault::Fault;
 use self::inbox::{Inbox, inbox};
 use self::outbox::AllOutboxes;
@@ -166,6 +168,7 @@ pub struct Server {
 /// The pipeline's thread and what one can tell it.
 struct Running {
     inbox: Inbox,
+    dispatcher: Dispatcher,
     tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
     drained: watch::Receiver<Drained>,
@@ -246,7 +249,10 @@ impl Server {
     /// # Errors
     /// The pipeline ended by itself, after it had called [`Config::fatal`].
     pub async fn run(self, mut stops: mpsc::Receiver<()>) -> Result<Stopped, ServeError> {
-        let Self { drain, listeners, places, closing, shared, mut pipeline, .. } = self;
+        let Self { drain, listeners, places, closing, shared, pipeline, .. } = self;
+        let Running { inbox, dispatcher, stop, drained, mut ended, _watchdog, .. } = pipeline;
+        // Ends with the pipeline.
+        tokio::spawn(dispatcher.run());
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(listener::accept(listener, places.clone(), Arc::clone(&shared)));
@@ -254,10 +260,9 @@ impl Server {
         drop(shared);
         tokio::select! {
             () = next_stop(&mut stops) => {}
-            _ = &mut pipeline.ended => return Err(ServeError::PipelineEnded),
+            _ = &mut ended => return Err(ServeError::PipelineEnded),
         }
         tracing::info!("stopping: nothing more is lent, reports are taken for up to {drain:?}");
-        let Running { inbox, stop, drained, mut ended, _watchdog, .. } = pipeline;
         let orderly = async {
             // An error here is the pipeline's end, which is noticed below.
             let _ = timeout(drain, wait_for_reports(&inbox, drained, &places)).await;
@@ -353,8 +358,10 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
     let (inbox, receiver) = inbox(config.bounds.inbox, config.bounds.connections);
     let (drained_sender, drained) = watch::channel(Drained::default());
     let (stop, tally, gauge) = (Arc::<AtomicBool>::default(), Arc::<Tally>::default(), CommitGauge::default());
+    let (releases, dispatcher) = dispatch();
     let links = Links {
         inbox: receiver,
+        releases,
         drained: drained_sender,
         stop: Arc::clone(&stop),
         gauge: gauge.clone(),
@@ -376,7 +383,7 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
             let _ = end.send(all_well);
         })
         .map_err(|error| system("no thread for the pipeline", &error))?;
-    Ok((Opened { texts, recovered }, Running { inbox, tally, stop, drained, ended, _watchdog: watchdog }))
+    Ok((Opened { texts, recovered }, Running { inbox, dispatcher, tally, stop, drained, ended, _watchdog: watchdog }))
 }
 
 impl Machine for Coordinator {

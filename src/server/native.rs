@@ -73,7 +73,7 @@ pub(crate) async fn serve(
         }
     };
     let reader = Reader {
-        socket: &socket.read,
+        socket: &mut socket.read,
         decoder,
         registration,
         unfinished: shared.unfinished.open(),
@@ -100,7 +100,7 @@ pub(crate) async fn serve(
 
 /// Reads frames and hands their commands over.
 struct Reader<'session> {
-    socket: &'session OwnedReadHalf,
+    socket: &'session mut OwnedReadHalf,
     decoder: Decoder,
     registration: Registration,
     unfinished: Unfinished,

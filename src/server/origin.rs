@@ -41,7 +41,7 @@ pub(crate) async fn serve(
     shared: &Shared,
 ) {
     let mut reader = Reader {
-        socket: &socket.read,
+        socket: &mut socket.read,
         decoder: Decoder::default(),
         unfinished: shared.unfinished.open(),
         patience: shared.bounds.message,
@@ -92,7 +92,7 @@ pub(crate) async fn serve(
 
 /// Reads messages and hands them over; all that arrived are handed over before an end or a reset is acted upon.
 struct Reader<'session> {
-    socket: &'session OwnedReadHalf,
+    socket: &'session mut OwnedReadHalf,
     decoder: Decoder,
     unfinished: Unfinished,
     patience: Duration,

@@ -2,7 +2,7 @@
 //! then lets anybody see the outcome.
 //!
 //! ```text
-//!   inbox ──take──▶ [ apply … apply, advance? ] ──▶ commit ──▶ release ──▶ outboxes
+//!   inbox ──take──▶ [ apply … apply, advance? ] ──▶ commit ──▶ release ──▶ dispatcher
 //!                    memory                         disk       peers
 //! ```
 //!
@@ -12,13 +12,11 @@
 //! - Nothing leaves before the commit that contains its cause has returned; if it fails, nothing leaves at all and the
 //!   process ends ([`Fatal`]).
 //! - A turn that changed nothing neither writes nor syncs.
-//! - The pipeline never waits for a peer: an outbox that is full is dropped.
+//! - The pipeline never waits for a peer.
 //! - Time is decided upon only when everything that had been received when it was due has been applied.
 //!
 //! Tested in this file with a state machine, a disk and a clock that keep a diary.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,15 +24,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::clock::{Look, Time};
+use super::dispatch::{Release, Releases};
 use super::fatal::Fatal;
 use super::fault::{Fault, Kinds, Point};
 use super::inbox::{Inbound, Weight};
-use super::outbox::Outbox;
 use super::watchdog::CommitGauge;
-use crate::coordinator::command::{Addressed, Command, Output, Step, TextChange};
+use crate::coordinator::command::{Command, Step, TextChange};
 use crate::coordinator::rows::Change;
 use crate::limits::{CLOCK_LOOK_MS, COMMIT_BYTES_MAX, REQUESTS_PER_COMMIT_MAX};
-use crate::types::{ConnectionId, Tick};
+use crate::types::Tick;
 
 /// The state machine, as far as the pipeline needs it: [`crate::coordinator::Coordinator`].
 pub(crate) trait Machine {
@@ -80,6 +78,8 @@ pub(crate) struct Drained {
 pub(crate) struct Links {
     /// Where commands come from.
     pub(crate) inbox: mpsc::Receiver<Inbound>,
+    /// Where outcomes go to.
+    pub(crate) releases: Releases,
     /// Whom to tell about a shutdown's progress.
     pub(crate) drained: watch::Sender<Drained>,
     /// Set by others: end after the present commit, whatever waits.
@@ -103,7 +103,6 @@ pub(crate) struct Pipeline<M, J, T> {
     /// The last look.
     now: Tick,
     links: Links,
-    outboxes: HashMap<ConnectionId, Outbox>,
     /// A message that was taken but did not fit into its turn.
     left_over: Option<Inbound>,
     /// How many messages are to be applied before time may be, since it was found due.
@@ -118,9 +117,7 @@ pub(crate) struct Pipeline<M, J, T> {
 struct Work {
     changes: Vec<Change>,
     texts: Vec<TextChange>,
-    outputs: Vec<Addressed>,
-    /// Connections whose outboxes close after this turn's outputs.
-    ended: Vec<ConnectionId>,
+    release: Release,
     kinds: Kinds,
 }
 
@@ -136,7 +133,6 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
             clock,
             now: Tick::default(),
             links,
-            outboxes: HashMap::new(),
             left_over: None,
             ahead_of_time: None,
             hold_until: None,
@@ -241,7 +237,7 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
     fn take_in(&mut self, inbound: Inbound, work: &mut Work) {
         match inbound {
             Inbound::Opened { connection, outbox } => {
-                self.outboxes.insert(connection, outbox);
+                work.release.opened.push((connection, outbox));
             }
             Inbound::Said { command, weight: _, share, turn } => {
                 drop((share, turn));
@@ -249,7 +245,7 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
             }
             Inbound::Closed { connection } => {
                 self.apply(Command::Disconnected { connection }, work);
-                work.ended.push(connection);
+                work.release.ended.push(connection);
             }
             Inbound::Drain => {
                 self.draining = true;
@@ -273,7 +269,7 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
             work.changes.extend(step.changes);
         }
         work.texts.extend(step.texts);
-        work.outputs.extend(step.outputs);
+        work.release.outputs.extend(step.outputs);
     }
 
     /// Whether [`Command::Advance`] is to be applied now, `taken` messages having been applied in this turn.
@@ -327,23 +323,9 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
 
     /// Lets the turn's outputs be seen.
     fn release(&mut self, work: Work) {
-        for (connection, output) in work.outputs {
-            self.offer(connection, output);
-        }
-        for connection in work.ended {
-            self.outboxes.remove(&connection);
-        }
+        self.links.releases.send(work.release);
         if self.draining {
             self.links.drained.send_replace(Drained { draining: true, leases: self.machine.live_leases() });
-        }
-    }
-
-    fn offer(&mut self, connection: ConnectionId, output: Output) {
-        // A connection without an outbox was dropped for reading too slowly; its end is on the way.
-        if let Entry::Occupied(outbox) = self.outboxes.entry(connection)
-            && outbox.get().offer(output).is_err()
-        {
-            outbox.remove();
         }
     }
 }
@@ -369,10 +351,12 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::command::OriginAnswer;
+    use crate::coordinator::command::{OriginAnswer, Output};
     use crate::coordinator::rows::{GlobalsRow, Row};
+    use crate::server::dispatch::{Dispatcher, dispatch};
     use crate::server::inbox::{Inbox, Registration, inbox};
     use crate::server::outbox::{AllOutboxes, Outputs};
+    use crate::types::ConnectionId;
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
@@ -431,6 +415,7 @@ mod tests {
     /// A disk that writes its commits into the diary, together with what has been sent by then.
     struct Disk {
         diary: Diary,
+        dispatcher: Arc<Mutex<Dispatcher>>,
         outputs: Arc<Mutex<Vec<Outputs>>>,
         fails: bool,
     }
@@ -443,6 +428,7 @@ mod tests {
         type Error = Full;
 
         fn commit(&mut self, changes: &[Change], _texts: &[TextChange], _machine: &Echo) -> Result<(), Full> {
+            self.dispatcher.lock().unwrap().deliver_waiting();
             read_all(&self.diary, &mut self.outputs.lock().unwrap());
             note(&self.diary, format!("commit {}", changes.len()));
             if self.fails { Err(Full) } else { Ok(()) }
@@ -474,6 +460,7 @@ mod tests {
         pipeline: Pipeline<Echo, Disk, Script>,
         inbox: Inbox,
         peers: Vec<Registration>,
+        dispatcher: Arc<Mutex<Dispatcher>>,
         outputs: Arc<Mutex<Vec<Outputs>>>,
         fatal: Diary,
         drained: watch::Receiver<Drained>,
@@ -487,8 +474,11 @@ mod tests {
             let (drained, drained_receiver) = watch::channel(Drained::default());
             let stop = Arc::<AtomicBool>::default();
             let (inbox, receiver) = inbox(100_000, 10);
+            let (releases, dispatcher) = dispatch();
+            let dispatcher = Arc::new(Mutex::new(dispatcher));
             let links = Links {
                 inbox: receiver,
+                releases,
                 drained,
                 stop: Arc::clone(&stop),
                 gauge: CommitGauge::default(),
@@ -500,13 +490,23 @@ mod tests {
                 fault: None,
             };
             let machine = Echo { diary: Arc::clone(&diary), deadline };
-            let disk = Disk { diary: Arc::clone(&diary), outputs: Arc::clone(&outputs), fails: false };
+            let outlets = (Arc::clone(&dispatcher), Arc::clone(&outputs));
+            let disk = Disk { diary: Arc::clone(&diary), dispatcher: outlets.0, outputs: outlets.1, fails: false };
             let mut script: VecDeque<_> = looks.iter().copied().collect();
             script.push_front((0, false));
             let pipeline = Pipeline::boot(machine, disk, Script(script), links).unwrap();
             assert_eq!(take(&diary), ["apply Boot"]);
-            let mut rig =
-                Self { diary, pipeline, inbox, peers: Vec::new(), outputs, fatal, drained: drained_receiver, stop };
+            let mut rig = Self {
+                diary,
+                pipeline,
+                inbox,
+                peers: Vec::new(),
+                dispatcher,
+                outputs,
+                fatal,
+                drained: drained_receiver,
+                stop,
+            };
             for peer in 0..peers {
                 let (outbox, outputs, _overflow) = AllOutboxes::new(1 << 20).open(4, 1 << 20);
                 rig.outputs.lock().unwrap().push(outputs);
@@ -532,6 +532,7 @@ mod tests {
         fn turn(&mut self) -> Vec<String> {
             let first = self.pipeline.left_over.take();
             let result = self.pipeline.turn(first);
+            self.dispatcher.lock().unwrap().deliver_waiting();
             read_all(&self.diary, &mut self.outputs.lock().unwrap());
             if result.is_err() {
                 note(&self.diary, "failed");

@@ -188,7 +188,7 @@ impl Arrival {
         loop {
             let message = match decoder.next_frame() {
                 Ok(None) => {
-                    end_is_error(read_some(&self.socket.read, |bytes| decoder.push(bytes)).await)?;
+                    end_is_error(read_some(&mut self.socket.read, |bytes| decoder.push(bytes)).await)?;
                     continue;
                 }
                 Ok(Some(body)) => codec::decode_client(body).map_err(|error| error.to_string()),
@@ -208,7 +208,7 @@ impl Arrival {
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
-        end_is_error(read_some(&self.socket.read, |bytes| self.received.extend_from_slice(bytes)).await)
+        end_is_error(read_some(&mut self.socket.read, |bytes| self.received.extend_from_slice(bytes)).await)
     }
 }
 

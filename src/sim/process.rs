@@ -35,6 +35,7 @@ use crate::protocol::messages::{ServerMessage, WireClosing};
 use crate::protocol::{codec, dialect, origin};
 use crate::server::clock::{Look, Steps, Time};
 use crate::server::connection::Ending;
+use crate::server::dispatch::{Dispatcher, dispatch};
 use crate::server::fatal::Fatal;
 use crate::server::inbox::{Inbox, Registration, inbox};
 use crate::server::keys::Keys;
@@ -86,6 +87,7 @@ pub(super) struct Process {
     pub(super) instance: InstanceId,
     pipeline: Pipeline<Watched, Disk, ProcessClock>,
     inbox: Inbox,
+    dispatcher: Dispatcher,
     outboxes: AllOutboxes,
     texts: Texts,
     pub(super) backstage: Shared,
@@ -175,8 +177,10 @@ impl Process {
         let instance = opened.instance;
         let elapsed = Rc::new(Cell::new(0));
         let (inbox, receiver) = inbox(limits::INBOX_MAX, limits::CONNECTIONS_MAX);
+        let (releases, dispatcher) = dispatch();
         let links = Links {
             inbox: receiver,
+            releases,
             drained: watch::channel(Drained::default()).0,
             stop: Arc::<AtomicBool>::default(),
             gauge: CommitGauge::default(),
@@ -204,6 +208,7 @@ impl Process {
             instance,
             pipeline,
             inbox,
+            dispatcher,
             outboxes: AllOutboxes::new(limits::OUTBOXES_BYTES_MAX),
             texts: opened.texts,
             backstage,
@@ -257,6 +262,7 @@ impl Process {
         self.backstage.borrow_mut().ran_ms = self.ran_ms;
         let first = self.pipeline.take_left_over();
         let result = self.pipeline.turn(first);
+        self.dispatcher.deliver_waiting();
         note_all(stage, &self.backstage);
         stage.wrong = stage.wrong.take().or_else(|| self.backstage.borrow_mut().wrong.take());
         result?;
