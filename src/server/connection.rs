@@ -16,7 +16,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
@@ -80,7 +82,8 @@ pub(crate) async fn converse(
     writing: impl Future<Output = Written>,
     overflow: &Overflow,
 ) -> Ending {
-    let (mut reading, mut writing) = (pin!(reading), pin!(writing));
+    let (reading, writing) = (pin!(reading), pin!(writing));
+    let (mut reading, mut writing) = (Apart::new(reading), Apart::new(writing));
     let mut ending = None;
     loop {
         tokio::select! {
@@ -90,12 +93,62 @@ pub(crate) async fn converse(
                     (Written::All | Written::Gone, Some(ending)) => ending,
                     (Written::All, None) => Ending::PipelineEnded,
                     (Written::Closed, _) => Ending::Closed,
-                    (Written::Gone, None) => reading.await,
+                    (Written::Gone, None) => (&mut reading).await,
                     (Written::Stuck, _) => Ending::SlowReader,
                 };
             }
             () = overflow.happened() => return Ending::SlowReader,
         }
+    }
+}
+
+/// A future that is polled when it was woken itself, not whenever its neighbours in the same task are: of the two halves of a
+/// connection, each waiting for several things, a message concerns only one.
+struct Apart<F> {
+    future: F,
+    /// Its own waker, and the task's that it is made of.
+    waker: Option<(Arc<Woken>, Waker)>,
+}
+
+/// Whether a part of a task was woken.
+struct Woken {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.task.wake_by_ref();
+        }
+    }
+}
+
+impl<F: Future + Unpin> Apart<F> {
+    fn new(future: F) -> Self {
+        Self { future, waker: None }
+    }
+}
+
+impl<F: Future + Unpin> Future for Apart<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { future, waker } = self.get_mut();
+        let known = waker.take().filter(|(woken, _)| woken.task.will_wake(context.waker()));
+        let (woken, own) = waker.insert(known.unwrap_or_else(|| {
+            // Whoever polls it first, or from another task, has not been told of anything yet.
+            let woken = Arc::new(Woken { woken: AtomicBool::new(true), task: context.waker().clone() });
+            (Arc::clone(&woken), Waker::from(woken))
+        }));
+        if !woken.woken.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        Pin::new(future).poll(&mut Context::from_waker(own))
     }
 }
 
@@ -185,6 +238,33 @@ mod tests {
 
     use super::*;
     use crate::server::outbox::AllOutboxes;
+
+    #[tokio::test]
+    async fn a_future_apart_is_polled_only_when_it_was_woken() {
+        let polls = std::cell::Cell::new(0);
+        let (wake, woken) = tokio::sync::oneshot::channel();
+        let mut woken = pin!(woken);
+        let counted = poll_fn(|context| {
+            polls.set(polls.get() + 1);
+            woken.as_mut().poll(context)
+        });
+        let counted = pin!(counted);
+        let mut apart = Apart::new(counted);
+        let neighbour = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut apart => panic!("nobody woke it"),
+            () = neighbour => {}
+        }
+        assert_eq!(polls.get(), 1, "its neighbour was woken ten times");
+        wake.send(7).unwrap();
+        assert_eq!(apart.await, Ok(7));
+        assert_eq!(polls.get(), 2);
+    }
 
     /// What the peer sent is not used up before the reader was asked this often.
     async fn read_slowly(ending: Ending) -> Ending {

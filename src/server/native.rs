@@ -135,7 +135,7 @@ impl Reader<'_> {
                 // while the inbox was full does not count as silent.
                 biased;
                 () = &mut closing => return Ending::Shutdown,
-                () = sleep_until(due), if waiting > 0 => return Ending::Trickled,
+                () = async { sleep_until(due).await }, if waiting > 0 => return Ending::Trickled,
                 () = self.unfinished.pushed_out(), if waiting > 0 => return Ending::Crowded,
                 read = read_some(self.socket, |bytes| self.decoder.push(bytes)) => match read {
                     Ok(1..) => heard = Instant::now(),
