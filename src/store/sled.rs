@@ -227,6 +227,8 @@ pub(super) fn forget_cached(path: &Path) -> io::Result<()> {
             // What is not yet written stays; so that little is left to forget, it is written first.
             file.sync_all()?;
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            // All of it will be read, in another order than it is written: so it is fetched in that one, meanwhile.
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed)?;
         }
     }
     Ok(())
