@@ -15,6 +15,9 @@
 //! Tested in this file: golden bytes of every record, and every flipped byte noticed.
 
 use bincode::config::{Configuration, Limit};
+use bincode::de::read::{Reader, SliceReader};
+use bincode::de::{Decoder, DecoderImpl};
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
 use super::keys::Kind;
@@ -99,6 +102,9 @@ pub(super) fn checksum(key: &[u8], header: &[u8], payload: &[u8]) -> u32 {
 /// Bytes of memory that decoding one item may claim; the largest, a session with 32 stretches of refusals, claims less than 2 KiB.
 const DECODE_BYTES_MAX: usize = 8_192;
 
+/// The same for all items of one record: none of the types below claims more than 16 bytes for one that is stored.
+const DECODE_ALL_BYTES_MAX: usize = 16 * limits::VALUE_BYTES_MAX;
+
 type Encoding = Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<DECODE_BYTES_MAX>>;
 
 fn encoding() -> Encoding {
@@ -119,22 +125,36 @@ pub(super) fn decode<Item: Decode<()>>(bytes: &[u8]) -> Result<Item, Damage> {
 }
 
 /// Items one after the other that use up all of the bytes.
-pub(super) fn decode_all<Item: Decode<()>>(mut bytes: &[u8]) -> Result<Vec<Item>, Damage> {
+pub(super) fn decode_all<Item: Decode<()>>(bytes: &[u8]) -> Result<Vec<Item>, Damage> {
     let mut items = Vec::new();
-    while !bytes.is_empty() {
-        let (item, consumed) = decode_first(bytes)?;
-        // Every item has at least one byte (its variant), so this ends.
-        if consumed == 0 {
-            return Err(Damage("an item without bytes".into()));
-        }
+    decode_each(bytes, |item| {
         items.push(item);
-        bytes = bytes.get(consumed..).unwrap_or_default();
-    }
+        Ok(())
+    })?;
     Ok(items)
 }
 
+/// Shows each of them, until one is damaged.
+pub(super) fn decode_each<Item: Decode<()>>(
+    bytes: &[u8],
+    mut visit: impl FnMut(Item) -> Result<(), Damage>,
+) -> Result<(), Damage> {
+    // One decoder for all of them: recovery reads a hundred million.
+    let config = bincode::config::standard().with_limit::<DECODE_ALL_BYTES_MAX>();
+    let mut decoder = DecoderImpl::new(SliceReader::new(bytes), config, ());
+    // Every item has at least one byte (its variant or length), so this ends.
+    while decoder.reader().peek_read(1).is_some() {
+        visit(Item::decode(&mut decoder).map_err(undecodable)?)?;
+    }
+    Ok(())
+}
+
 fn decode_first<Item: Decode<()>>(bytes: &[u8]) -> Result<(Item, usize), Damage> {
-    bincode::decode_from_slice(bytes, encoding()).map_err(|error| Damage(format!("cannot be decoded: {error}")))
+    bincode::decode_from_slice(bytes, encoding()).map_err(undecodable)
+}
+
+fn undecodable(error: DecodeError) -> Damage {
+    Damage(format!("cannot be decoded: {error}"))
 }
 
 /// What every checkpoint rewrites.
@@ -165,13 +185,14 @@ pub(super) struct DiskFormat {
     pub(super) cursor: Option<Vec<u8>>,
 }
 
-/// One change of one row, in journal records; the variants up to `Returned` also in pages.
+/// One change of one row, in journal records; the variants up to `Returned` also in pages. What is large and rare is boxed: recovery
+/// moves a hundred million of these.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) enum DiskChange {
     /// 0
     Globals { next_campaign: u32 },
     /// 1
-    Campaign { id: u32, row: DiskCampaign },
+    Campaign { id: u32, row: Box<DiskCampaign> },
     /// 2
     Task { campaign: u32, task: u32, done: u32, extra: u32, issued: u32 },
     /// 3
@@ -378,7 +399,7 @@ mod tests {
         };
         let creation = "cc".repeat(16);
         let bytes = format!("01 02 03 616263 00 05 06 07 00 00 01 08 00 01 03 00 {creation} 00");
-        golden(DiskChange::Campaign { id: 2, row: row.clone() }, &bytes);
+        golden(DiskChange::Campaign { id: 2, row: Box::new(row.clone()) }, &bytes);
         let phases = [DiskPhase::Running, DiskPhase::Paused, DiskPhase::Cancelled, DiskPhase::Removing];
         for (phase, number) in phases.into_iter().zip(1..) {
             let row = DiskCampaign {
@@ -389,7 +410,7 @@ mod tests {
                 ..row.clone()
             };
             let bytes = format!("01 02 03 616263 01 06 07 01 09 01 01 08 00 01 03 00 {creation} {number:02x}");
-            golden(DiskChange::Campaign { id: 2, row }, &bytes);
+            golden(DiskChange::Campaign { id: 2, row: Box::new(row) }, &bytes);
         }
     }
 

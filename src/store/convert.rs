@@ -6,7 +6,7 @@
 
 use super::codec::{
     Damage, DiskCampaign, DiskChange, DiskKey, DiskLease, DiskLeaseState, DiskOrder, DiskPhase, DiskReason,
-    DiskRefusal, DiskSession, DiskTasks, DiskTrouble, decode_all, encode,
+    DiskRefusal, DiskSession, DiskTasks, DiskTrouble, decode_each, encode,
 };
 use crate::coordinator::rows::{
     CampaignRow, Change, GlobalsRow, Lease, LeaseRow, LeaseState, Phase, ReturnedRow, Row, RowKey, SessionRow, TaskRow,
@@ -30,24 +30,43 @@ pub(super) fn encode_row(row: &Row, bytes: &mut Vec<u8>) {
     encode(&row_to_disk(row), bytes);
 }
 
-/// The changes of a journal record's payload, in order.
-pub(super) fn decode_changes(payload: &[u8]) -> Result<Vec<Change>, Damage> {
-    Ok(decode_all(payload)?.into_iter().map(change_from_disk).collect())
+/// Shows the changes of a journal record's payload, in order, until one is damaged.
+pub(super) fn visit_changes(payload: &[u8], mut visit: impl FnMut(Change) -> Result<(), Damage>) -> Result<(), Damage> {
+    decode_each(payload, |change| visit(change_from_disk(change)))
 }
 
-/// The rows of a page's payload, in order.
-pub(super) fn decode_rows(payload: &[u8]) -> Result<Vec<Row>, Damage> {
-    let rows = decode_changes(payload)?.into_iter().map(|change| match change {
-        Change::Put(row) => Ok(row),
+/// Shows the rows of a page's payload, in order, until one is damaged.
+pub(super) fn visit_rows(payload: &[u8], mut visit: impl FnMut(Row) -> Result<(), Damage>) -> Result<(), Damage> {
+    visit_changes(payload, |change| match change {
+        Change::Put(row) => visit(row),
         Change::Remove(_) | Change::ClearTasks { .. } => Err(Damage("a page holds something that is not a row".into())),
-    });
-    rows.collect()
+    })
+}
+
+/// All changes of a journal record's payload.
+pub(super) fn decode_changes(payload: &[u8]) -> Result<Vec<Change>, Damage> {
+    let mut changes = Vec::new();
+    visit_changes(payload, |change| {
+        changes.push(change);
+        Ok(())
+    })?;
+    Ok(changes)
+}
+
+/// All rows of a page's payload.
+pub(super) fn decode_rows(payload: &[u8]) -> Result<Vec<Row>, Damage> {
+    let mut rows = Vec::new();
+    visit_rows(payload, |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 fn row_to_disk(row: &Row) -> DiskChange {
     match row {
         Row::Globals(row) => DiskChange::Globals { next_campaign: row.next_campaign },
-        Row::Campaign(id, row) => DiskChange::Campaign { id: id.0, row: campaign_to_disk(row) },
+        Row::Campaign(id, row) => DiskChange::Campaign { id: id.0, row: Box::new(campaign_to_disk(row)) },
         Row::Task(campaign, task, row) => DiskChange::Task {
             campaign: campaign.0,
             task: task.0,
@@ -108,7 +127,7 @@ fn row_to_disk(row: &Row) -> DiskChange {
 fn change_from_disk(change: DiskChange) -> Change {
     Change::Put(match change {
         DiskChange::Globals { next_campaign } => Row::Globals(GlobalsRow { next_campaign }),
-        DiskChange::Campaign { id, row } => Row::Campaign(CampaignId(id), campaign_from_disk(row)),
+        DiskChange::Campaign { id, row } => Row::Campaign(CampaignId(id), campaign_from_disk(*row)),
         DiskChange::Task { campaign, task, done, extra, issued } => {
             Row::Task(CampaignId(campaign), TaskIndex(task), TaskRow { done, extra, issued })
         }

@@ -1,30 +1,30 @@
-//! Reads everything back: meta, map, journal, pages, in this order, and hands every row over once, as it stood last.
+//! Reads everything back: meta, map, pages, journal, in this order, and hands over every change on the way; the last word on a row counts.
 //!
 //! ```text
 //!   meta ──▶ which journal records there must be at least, and how many pages
 //!   map  ──▶ which pages there must be
-//!   journal, in order ──▶ whole commits: last word on each row it names (an overlay), pages that are owed
-//!   pages, table by table ──▶ rows that the overlay does not name, then the overlay's rows of that table
+//!   pages, table by table ──▶ rows, as they stood when each page was written
+//!   journal, in order ──▶ the changes of whole commits, pages that are owed
 //! ```
 //!
-//! So whoever takes the rows sees each once, campaigns before tasks, sessions before names. The journal may go on behind what meta names; there
-//! the last commit may have been cut short, and then counts for nothing.
+//! A page may be younger than the journal's first records, which then say again what it contains: changes are absolute, so that does no
+//! harm. The journal may go on behind what meta names; there the last commit may have been cut short, and then counts for nothing.
 //!
 //! **Invariants.** What is there is exactly what must be there: a record that is missing, left over, changed, or that says
 //! something a page or journal record cannot say, is [`Damage`] with its name; never a lower count. Texts are not read here (a
-//! missing one is noticed by its reader and by `verify`). Memory: the journal's rows, which the ledger keeps below the size of the
-//! pages. Tested in `store/tests/histories.rs` and `store/tests/damage.rs`.
+//! missing one is noticed by its reader and by `verify`). Nothing is kept in memory but what the taker of the changes keeps, and the names of
+//! pages that are owed. Tested in `store/tests/histories.rs` and `store/tests/damage.rs`.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::acked::Acked;
 use super::codec::{self, Damage, DiskMeta, Sealed, hex};
-use super::convert::{decode_changes, decode_rows};
+use super::convert::{visit_changes, visit_rows};
 use super::keys::{self, Kind, TABLES, Table};
 use super::kv::{ReadError, Reader};
 use super::ledger::Books;
-use super::pages::{page_of, pages_of_tasks, rows_of_tasks};
+use super::pages::{page_of, pages_of_tasks};
 use super::texts::{TextRange, campaigns_with_texts};
 use crate::coordinator::rows::{CampaignRow, Change, Row, RowKey};
 use crate::coordinator::{Inconsistent, Restorer};
@@ -33,15 +33,15 @@ use crate::types::{CampaignId, InstanceId};
 /// No directory counts this many commits or starts; so what is counted here has a successor.
 const NUMBERS_MAX: u64 = 1 << 63;
 
-/// Takes recovered rows.
+/// Takes what is recovered.
 pub(super) trait Sink {
-    /// One row, in its last state. Every row comes once; tables come in the order of [`TABLES`].
-    fn row(&mut self, row: Row) -> Result<(), Damage>;
+    /// One change. First every stored row is put, in ascending order of the keys, then comes what the journal says: the last word on a row counts.
+    fn change(&mut self, change: Change) -> Result<(), Damage>;
 }
 
 impl Sink for Restorer {
-    fn row(&mut self, row: Row) -> Result<(), Damage> {
-        self.apply(Change::Put(row)).map_err(damage_of)
+    fn change(&mut self, change: Change) -> Result<(), Damage> {
+        self.apply(change).map_err(damage_of)
     }
 }
 
@@ -102,16 +102,8 @@ pub(super) fn recover(reader: &dyn Reader, sink: &mut impl Sink) -> Result<Recov
         page_bytes: 0,
         notes: Vec::new(),
     };
-    let mut overlay = read_journal(reader, &mut recovered)?;
-    // Which pages contain which of these changes is not known: all is owed, or a server that is restarted often would never pay.
-    recovered.books.owed_bytes = isize::try_from(recovered.journal_bytes).unwrap_or(isize::MAX);
     for table in TABLES {
-        read_pages(reader, table, &overlay, sink, &mut recovered)?;
-        let rows = overlay.extract_if(.., |key, _| page_of(*key).table == table);
-        let rows: Vec<Row> = rows.filter_map(|(_, row)| row).collect();
-        for row in rows {
-            hand_over(row, sink, &mut recovered)?;
-        }
+        read_pages(reader, table, sink, &mut recovered)?;
     }
     let (found, expected) = (recovered.pages, recovered.books.map.pages());
     if found != expected {
@@ -121,6 +113,9 @@ pub(super) fn recover(reader: &dyn Reader, sink: &mut impl Sink) -> Result<Recov
         let what = "the checksums of all pages do not add up: a page was replaced by an older version of itself";
         return Err(Damage(what.into()).into());
     }
+    read_journal(reader, sink, &mut recovered)?;
+    // Which pages contain which of these changes is not known: all is owed, or a server that is restarted often would never pay.
+    recovered.books.owed_bytes = isize::try_from(recovered.journal_bytes).unwrap_or(isize::MAX);
     clear_orphans(reader, &mut recovered)?;
     Ok(recovered)
 }
@@ -201,11 +196,11 @@ fn read_map(reader: &dyn Reader, meta: &DiskMeta, books: &mut Books) -> Result<(
     Ok(())
 }
 
-fn read_journal(reader: &dyn Reader, recovered: &mut Recovered) -> Result<BTreeMap<RowKey, Option<Row>>, RecoverError> {
-    let mut overlay = BTreeMap::new();
+fn read_journal(reader: &dyn Reader, sink: &mut impl Sink, recovered: &mut Recovered) -> Result<(), RecoverError> {
+    let end = last_record(reader)?;
     let mut expected = recovered.books.floor;
     let named = recovered.books.sequence;
-    let mut commit = CommitRecords::default();
+    let mut commit = Commit::default();
     visit_kind(reader, Kind::Journal, &[], |key, value| {
         let number = keys::parse_journal(key).ok_or_else(|| strange_key(key))?;
         if number < expected {
@@ -219,14 +214,24 @@ fn read_journal(reader: &dyn Reader, recovered: &mut Recovered) -> Result<BTreeM
         if last < number || commit.last.is_some_and(|of_commit| of_commit != last) {
             return Err(Damage(format!("the journal record {number} says that its commit ends at {last}")));
         }
-        let changes = decode_changes(sealed.payload).map_err(|damage| in_record(key, &damage))?;
+        // The end of the last commit may be missing.
+        let whole = last <= end;
+        let replayed =
+            visit_changes(
+                sealed.payload,
+                |change| {
+                    if whole { replay(change, number, sink, recovered) } else { Ok(()) }
+                },
+            );
+        replayed.map_err(|damage| in_record(key, &damage))?;
         commit.last = Some(last);
-        commit.changes.extend(changes.into_iter().map(|change| (number, change)));
         commit.records += 1;
         commit.bytes += (key.len() + value.len()) as u64;
         expected = number + 1;
         if number == last {
-            std::mem::take(&mut commit).replay(&mut overlay, recovered);
+            let Commit { records, bytes, .. } = std::mem::take(&mut commit);
+            recovered.journal_records += records;
+            recovered.journal_bytes += bytes;
             recovered.books.sequence = recovered.books.sequence.max(number);
         }
         Ok(())
@@ -245,54 +250,41 @@ fn read_journal(reader: &dyn Reader, recovered: &mut Recovered) -> Result<BTreeM
         ));
         recovered.books.torn = torn;
     }
-    Ok(overlay)
+    Ok(())
+}
+
+/// The number of the last journal record that is there, or less if there is none.
+fn last_record(reader: &dyn Reader) -> Result<u64, RecoverError> {
+    let last = reader.at_or_below(&keys::journal(u64::MAX))?;
+    let number =
+        last.filter(|(key, _)| Kind::of(key) == Some(Kind::Journal)).and_then(|(key, _)| keys::parse_journal(&key));
+    Ok(number.unwrap_or(0))
 }
 
 /// The records of one commit, until the last of them was read.
 #[derive(Default)]
-struct CommitRecords {
+struct Commit {
     /// The number of its last record, as all of them say.
     last: Option<u64>,
-    /// Its changes, each with the number of its record.
-    changes: Vec<(u64, Change)>,
     records: u64,
     bytes: u64,
 }
 
-impl CommitRecords {
-    fn replay(self, overlay: &mut BTreeMap<RowKey, Option<Row>>, recovered: &mut Recovered) {
-        for (number, change) in self.changes {
-            replay(change, number, overlay, recovered);
-        }
-        recovered.journal_records += self.records;
-        recovered.journal_bytes += self.bytes;
-    }
-}
-
 /// Every page that the journal names counts as owed from there on: some are written once more than necessary, none is forgotten.
-fn replay(change: Change, number: u64, overlay: &mut BTreeMap<RowKey, Option<Row>>, recovered: &mut Recovered) {
+fn replay(change: Change, number: u64, sink: &mut impl Sink, recovered: &mut Recovered) -> Result<(), Damage> {
     let dirty = &mut recovered.books.dirty;
-    match change {
-        Change::Put(row) => {
-            dirty.mark(page_of(row.key()), number);
-            overlay.insert(row.key(), Some(row));
-        }
-        Change::Remove(key) => {
-            dirty.mark(page_of(key), number);
-            overlay.insert(key, None);
-        }
-        Change::ClearTasks { campaign, first, tasks } => {
-            // The same commit removed the stored pages.
-            dirty.forget(&pages_of_tasks(campaign, first, tasks));
-            overlay.extract_if(rows_of_tasks(campaign, first, tasks), |_, _| true).for_each(drop);
-        }
+    match &change {
+        Change::Put(row) => dirty.mark(page_of(row.key()), number),
+        Change::Remove(key) => dirty.mark(page_of(*key), number),
+        // The same commit removed the stored pages.
+        Change::ClearTasks { campaign, first, tasks } => dirty.forget(&pages_of_tasks(*campaign, *first, *tasks)),
     }
+    hand_over(change, sink, recovered)
 }
 
 fn read_pages(
     reader: &dyn Reader,
     table: Table,
-    overlay: &BTreeMap<RowKey, Option<Row>>,
     sink: &mut impl Sink,
     recovered: &mut Recovered,
 ) -> Result<(), RecoverError> {
@@ -303,36 +295,37 @@ fn read_pages(
         }
         let sealed = unseal_known(key, value, recovered.books.checkpoint)?;
         recovered.books.map.restore_checksum(page, codec::stored_checksum(value));
-        let rows = decode_rows(sealed.payload).map_err(|damage| in_record(key, &damage))?;
-        let ascending = rows.is_sorted_by(|left, right| left.key() < right.key());
-        if rows.is_empty() || !ascending || rows.iter().any(|row| page_of(row.key()) != page) {
-            return Err(Damage(format!("the page {} holds rows that are not its own", hex(key))));
-        }
+        let mut last = None;
+        let read = visit_rows(sealed.payload, |row| {
+            let row_key = row.key();
+            if page_of(row_key) != page || last.is_some_and(|last| last >= row_key) {
+                return Err(not_its_own());
+            }
+            last = Some(row_key);
+            hand_over(Change::Put(row), sink, recovered)
+        });
+        read.and(last.map(drop).ok_or_else(not_its_own)).map_err(|damage| in_record(key, &damage))?;
         recovered.pages += 1;
         recovered.page_bytes += (key.len() + value.len()) as u64;
-        for row in rows {
-            if !overlay.contains_key(&row.key()) {
-                hand_over(row, sink, recovered)?;
-            }
-        }
         Ok(())
     })
 }
 
-fn hand_over(row: Row, sink: &mut impl Sink, recovered: &mut Recovered) -> Result<(), Damage> {
-    match &row {
-        Row::Campaign(id, campaign) => {
+fn not_its_own() -> Damage {
+    Damage("it holds rows that are not its own, not in order, or none".into())
+}
+
+fn hand_over(change: Change, sink: &mut impl Sink, recovered: &mut Recovered) -> Result<(), Damage> {
+    match &change {
+        Change::Put(Row::Campaign(id, campaign)) => {
             recovered.campaigns.insert(*id, campaign.clone());
         }
-        Row::Globals(_)
-        | Row::Task(..)
-        | Row::Lease(..)
-        | Row::Session(..)
-        | Row::SessionName(..)
-        | Row::Trouble(..)
-        | Row::Returned(..) => {}
+        Change::Remove(RowKey::Campaign(id)) => {
+            recovered.campaigns.remove(id);
+        }
+        Change::Put(_) | Change::Remove(_) | Change::ClearTasks { .. } => {}
     }
-    sink.row(row)
+    sink.change(change)
 }
 
 /// Texts outlive their campaign's row when the process ended before they were all removed; they fall with the next commits.

@@ -60,11 +60,9 @@ impl Rows for RowMap {
 }
 
 impl Sink for RowMap {
-    fn row(&mut self, row: Row) -> Result<(), Damage> {
-        match self.0.insert(row.key(), row) {
-            None => Ok(()),
-            Some(twice) => Err(Damage(format!("{:?} came twice", twice.key()))),
-        }
+    fn change(&mut self, change: Change) -> Result<(), Damage> {
+        self.apply(&change);
+        Ok(())
     }
 }
 
