@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::{Lease, LeaseState};
+use super::campaign::first_level;
+use super::open::OpenTasks;
+use super::rows::{Lease, LeaseState, ReturnedRow};
 use super::{Campaign, Coordinator, Inconsistent};
 use crate::types::{CampaignId, TaskIndex};
 
@@ -71,45 +73,55 @@ impl Coordinator {
     }
 
     fn check_campaign(&self, campaign: &Campaign, leases: &[(u32, &Lease)]) -> Result<(), Inconsistent> {
-        let mut outstanding: BTreeMap<TaskIndex, (u32, Vec<(u64, u64)>)> = BTreeMap::new();
+        let mut lent: Vec<(TaskIndex, &Lease)> = Vec::with_capacity(leases.len());
         for &(slot, lease) in leases {
             if lease.state != LeaseState::Live {
                 require(lease.own == 0, || format!("expired lease {slot} owns runs"))?;
                 continue;
             }
-            let (runs, task) = outstanding.entry(lease.task).or_default();
-            *runs += if campaign.numbered() { lease.own.count_ones() } else { lease.runs };
-            let lent = campaign.lent.get(&(lease.task, lease.first_run)) == Some(&slot);
-            require(lent == campaign.numbered(), || format!("the index of lent runs, lease {slot}"))?;
-            task.push((u64::from(lease.first_run), lease.own));
+            let indexed = campaign.lent.get(&(lease.task, lease.first_run)) == Some(&slot);
+            require(indexed == campaign.numbered(), || format!("the index of lent runs, lease {slot}"))?;
+            lent.push((lease.task, lease));
         }
-        let mut returned: BTreeMap<TaskIndex, Vec<(u64, u64)>> = BTreeMap::new();
+        lent.sort_by_key(|(task, _)| *task);
+        let mut returned: Vec<(TaskIndex, &ReturnedRow)> = Vec::with_capacity(campaign.returned.len());
         for ((task, word), slot) in &campaign.returned {
             let row = self.returned.get(*slot);
             let row =
                 row.filter(|row| (row.campaign, row.task, row.word) == (campaign.id, *task, *word) && row.runs != 0);
             let row = row.ok_or_else(|| Inconsistent(format!("returned runs {slot} and their index disagree")))?;
-            returned.entry(*task).or_default().push((u64::from(*word) * 64, row.runs));
+            returned.push((*task, row));
         }
         let mut totals = super::campaign::Totals {
             errors: campaign.totals.errors,
             losses: campaign.totals.losses,
             ..Default::default()
         };
-        let none = (0, Vec::new());
+        let outstanding = |lease: &Lease| if campaign.numbered() { lease.own.count_ones() } else { lease.runs };
+        let without_counts = |leases: &[(TaskIndex, &Lease)], back: &[(TaskIndex, &ReturnedRow)]| {
+            // A struck lease owns nothing, so its task's counters may be all that is left of it.
+            let struck = leases.iter().all(|(_, lease)| outstanding(lease) == 0);
+            require(struck, || "leases of a task without counts".into())?;
+            require(back.is_empty(), || "returned runs of a task without counts".into())
+        };
+        let (mut lent, mut returned) = (lent.as_slice(), returned.as_slice());
         for (task, counters) in campaign.tasks.touched() {
-            let (leased, lent) = outstanding.remove(&task).unwrap_or_else(|| none.clone());
             let at = |what: &str| format!("task {}: {what}", task.0);
+            let ((leases_between, leases), (back_between, back)) =
+                (take_through(&mut lent, task), take_through(&mut returned, task));
+            without_counts(leases_between, back_between)?;
+            let leased: u32 = leases.iter().map(|(_, lease)| outstanding(lease)).sum();
             require(leased == counters.leased, || at("leased is not the sum over its leases"))?;
             require(counters.row.done <= campaign.quota(), || at("done is above the quota"))?;
-            let back = returned.remove(&task).unwrap_or_default();
             if campaign.numbered() {
-                let returned_runs: u32 = back.iter().map(|(_, runs)| runs.count_ones()).sum();
+                let returned_runs: u32 = back.iter().map(|(_, row)| row.runs.count_ones()).sum();
                 let sum = counters.row.done + leased + returned_runs;
                 require(counters.row.issued == sum, || at("issued is not done + lent + returned"))?;
                 require(counters.row.issued <= campaign.quota(), || at("issued is above the quota"))?;
+                let lent = leases.iter().map(|(_, lease)| (u64::from(lease.first_run), lease.own));
+                let back = back.iter().map(|(_, row)| (u64::from(row.word) * 64, row.runs));
                 let mut seen = BTreeSet::new();
-                for (first, runs) in lent.iter().chain(&back) {
+                for (first, runs) in lent.chain(back) {
                     for bit in (0..64).filter(|bit| runs >> bit & 1 == 1) {
                         let run = first + bit;
                         let once = seen.insert(run) && run < u64::from(counters.row.issued);
@@ -122,21 +134,17 @@ impl Coordinator {
             totals.runs_extra += u64::from(counters.row.extra);
             totals.runs_leased += u64::from(counters.leased);
         }
-        // A struck lease owns nothing, so its task's counters may be all that is left of it.
-        require(outstanding.values().all(|(runs, _)| *runs == 0), || "leases of a task without counts".into())?;
-        require(returned.is_empty(), || "returned runs of a task without counts".into())?;
+        without_counts(lent, returned)?;
         require(totals == campaign.totals, || "the totals are not the sums over the tasks".into())?;
         self.check_open(campaign)
     }
 
     fn check_open(&self, campaign: &Campaign) -> Result<(), Inconsistent> {
-        let indexed: BTreeSet<_> = campaign.open.known().collect();
-        let frontier = campaign.open.frontier();
-        let scanned: BTreeSet<_> =
-            (0..frontier).map(TaskIndex).filter_map(|task| campaign.level(task).map(|level| (level, task))).collect();
-        require(indexed == scanned, || "the index of open tasks".into())?;
-        let beyond = campaign.tasks.touched().any(|(task, _)| task.0 >= frontier)
-            || campaign.quarantined.iter().any(|task| task.0 >= frontier);
+        let (count, frontier) = (campaign.count(), campaign.open.frontier());
+        let first_level = first_level(campaign.row.spec.order, campaign.numbered());
+        let scanned = OpenTasks::restored(count, first_level, frontier, |task| campaign.level(task));
+        require(campaign.open == scanned, || "the index of open tasks".into())?;
+        let beyond = campaign.tasks.end() > frontier || campaign.quarantined.iter().any(|task| task.0 >= frontier);
         require(!beyond, || "a touched task beyond the frontier".into())?;
         for (task, slot) in &campaign.troubles {
             let trouble = self.troubles.get(*slot).filter(|row| row.campaign == campaign.id && row.task == *task);
@@ -148,6 +156,18 @@ impl Coordinator {
         let known = campaign.quarantined.iter().all(|task| campaign.troubles.contains_key(task));
         require(known, || "a quarantined task without troubles".into())
     }
+}
+
+/// Things of tasks, in order of the tasks.
+type OfTasks<'all, T> = &'all [(TaskIndex, T)];
+
+/// Takes what is of a task, and of those before it, off the front: first the latter, then its own.
+fn take_through<'all, T>(things: &mut OfTasks<'all, T>, task: TaskIndex) -> (OfTasks<'all, T>, OfTasks<'all, T>) {
+    let before = things.iter().take_while(|(at, _)| *at < task).count();
+    let own = things[before..].iter().take_while(|(at, _)| *at == task).count();
+    let (taken, rest) = things.split_at(before + own);
+    *things = rest;
+    taken.split_at(before)
 }
 
 fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), Inconsistent> {

@@ -9,8 +9,8 @@
 //! Tasks nobody has touched cost nothing: they lie beyond the frontier, which moves up a word at a time as they are
 //! needed, so neither memory nor the work of a step depends on the number of tasks.
 //!
-//! **Invariant**: the index holds exactly the open tasks, each at one level. A full scan checks it (`check.rs`); the cost
-//! is shown by counting comparisons of keys (`tests/cost.rs`).
+//! **Invariant**: the index holds exactly the open tasks, each at one level, and no word without any. A full scan makes it anew after a restart, and
+//! checks it (`check.rs`); the cost is shown by counting comparisons of keys (`tests/cost.rs`).
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ impl PartialOrd for Place {
 }
 
 /// The open tasks of one campaign.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct OpenTasks {
     places: BTreeMap<Place, u64>,
     /// Tasks from here on are untouched: open at `first_level`. A multiple of 64, or `count`.
@@ -53,10 +53,30 @@ impl OpenTasks {
         Self { places: BTreeMap::new(), frontier: 0, count, first_level }
     }
 
-    /// `count` tasks of which those below `touched` are not open until [`OpenTasks::insert`] says so.
-    pub(super) fn restored(count: u32, first_level: u32, touched: u32) -> Self {
+    /// `count` tasks; of those that may be touched, all of them below `touched`, `level` tells where each is open.
+    pub(super) fn restored(
+        count: u32,
+        first_level: u32,
+        touched: u32,
+        level: impl Fn(TaskIndex) -> Option<u32>,
+    ) -> Self {
         let frontier = touched.div_ceil(64).saturating_mul(64).min(count);
-        Self { places: BTreeMap::new(), frontier, count, first_level }
+        let mut places = BTreeMap::new();
+        // Of one word, by level: neighbours are mostly at the same one, and a word is looked up once.
+        let mut levels: Vec<(u32, u64)> = Vec::new();
+        for first in (0..frontier).step_by(64) {
+            for task in first..frontier.min(first + 64) {
+                let Some(level) = level(TaskIndex(task)) else { continue };
+                let bit = 1 << (task % 64);
+                match levels.iter_mut().find(|(known, _)| *known == level) {
+                    Some((_, bits)) => *bits |= bit,
+                    None => levels.push((level, bit)),
+                }
+            }
+            let word = first / 64;
+            places.extend(levels.drain(..).map(|(level, bits)| (Place { level, word }, bits)));
+        }
+        Self { places, frontier, count, first_level }
     }
 
     /// Tasks below this may be touched; those from here on are open at the first level.
@@ -95,15 +115,6 @@ impl OpenTasks {
                 self.places.remove(&place);
             }
         }
-    }
-
-    /// Every open task below the frontier with its level, for checks.
-    pub(super) fn known(&self) -> impl Iterator<Item = (u32, TaskIndex)> {
-        self.places.iter().flat_map(|(place, bits)| {
-            (0..64)
-                .filter(move |bit| bits >> bit & 1 == 1)
-                .map(move |bit| (place.level, TaskIndex(place.word * 64 + bit)))
-        })
     }
 
     /// The first open task below the frontier after `position`.
@@ -166,6 +177,27 @@ mod tests {
         assert_eq!(open.next(None), None);
         open.insert(0, TaskIndex(77));
         assert_eq!(open.next(None), Some((0, TaskIndex(77))));
+    }
+
+    #[test]
+    fn what_is_restored_is_what_was_inserted() {
+        // Words at one level, at several, and without any; the last one is not full.
+        let level = |task: TaskIndex| match task.0 {
+            0..64 => Some(7),
+            64..128 => Some(task.0 % 3).filter(|level| *level > 0),
+            128..192 => None,
+            _ => Some(task.0),
+        };
+        for touched in [0_u32, 1, 64, 65, 200, 210] {
+            let frontier = 210.min(touched.div_ceil(64) * 64);
+            let mut inserted = OpenTasks { frontier, ..OpenTasks::new(210, 1) };
+            for task in (0..inserted.frontier).map(TaskIndex) {
+                if let Some(level) = level(task) {
+                    inserted.insert(level, task);
+                }
+            }
+            assert_eq!(OpenTasks::restored(210, 1, touched, level), inserted, "{touched} touched");
+        }
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::latest::Latest;
 use super::leases::Leases;
 use super::open::OpenTasks;
 use super::rows::{
-    CLEAR_TASKS_UNIT, Change, GlobalsRow, LeaseState, ReturnedRow, Row, RowKey, SessionRow, TaskRow, TroubleRow,
+    CLEAR_TASKS_UNIT, Change, GlobalsRow, LeaseRow, LeaseState, ReturnedRow, Row, RowKey, SessionRow, TaskRow,
+    TroubleRow,
 };
 use super::sessions::{Session, Sessions};
 use super::slots::Slots;
@@ -39,8 +40,8 @@ const PROCESSED_MAX: u64 = 1 << 63;
 pub struct Restorer {
     globals: Option<GlobalsRow>,
     campaigns: BTreeMap<CampaignId, super::rows::CampaignRow>,
-    tasks: HashMap<CampaignId, Tasks>,
-    leases: BTreeMap<u32, super::rows::LeaseRow>,
+    tasks: BTreeMap<CampaignId, Tasks>,
+    leases: LeaseRows,
     sessions: BTreeMap<u32, SessionRow>,
     names: BTreeMap<u32, String>,
     troubles: BTreeMap<u32, TroubleRow>,
@@ -59,8 +60,8 @@ impl Restorer {
         Self {
             globals: None,
             campaigns: BTreeMap::new(),
-            tasks: HashMap::new(),
-            leases: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            leases: LeaseRows::default(),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -156,7 +157,7 @@ impl Restorer {
             Row::Globals(row) => self.globals = Some(row),
             Row::Campaign(id, row) => drop(self.campaigns.insert(id, row)),
             Row::Task(id, task, row) => self.tasks.entry(id).or_default().get_mut(task).row = row,
-            Row::Lease(slot, row) => drop(self.leases.insert(slot, row)),
+            Row::Lease(slot, row) => self.leases.set(slot, Some(row)),
             Row::Session(slot, row) => drop(self.sessions.insert(slot, row)),
             Row::SessionName(slot, name) => drop(self.names.insert(slot, name)),
             Row::Trouble(slot, row) => drop(self.troubles.insert(slot, row)),
@@ -173,12 +174,32 @@ impl Restorer {
                     tasks.get_mut(task).row = TaskRow::default();
                 }
             }
-            RowKey::Lease(slot) => drop(self.leases.remove(&slot)),
+            RowKey::Lease(slot) => self.leases.set(slot, None),
             RowKey::Session(slot) => drop(self.sessions.remove(&slot)),
             RowKey::SessionName(slot) => drop(self.names.remove(&slot)),
             RowKey::Trouble(slot) => drop(self.troubles.remove(&slot)),
             RowKey::Returned(slot) => drop(self.returned.remove(&slot)),
         }
+    }
+}
+
+/// Rows of leases by slot, 64 together: there may be millions, and the journal names them in any order.
+#[derive(Debug, Default)]
+struct LeaseRows(BTreeMap<u32, Box<[Option<LeaseRow>; 64]>>);
+
+impl LeaseRows {
+    fn set(&mut self, slot: u32, row: Option<LeaseRow>) {
+        self.0.entry(slot / 64).or_insert_with(|| Box::new([None; 64]))[slot as usize % 64] = row;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.values().all(|rows| rows.iter().all(Option::is_none))
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (u32, LeaseRow)> {
+        self.0
+            .into_iter()
+            .flat_map(|(place, rows)| (place * 64..).zip(*rows).filter_map(|(slot, row)| Some((slot, row?))))
     }
 }
 
@@ -261,8 +282,8 @@ impl Coordinator {
         Ok(())
     }
 
-    fn adopt_leases(&mut self, rows: BTreeMap<u32, super::rows::LeaseRow>) -> Result<(), Inconsistent> {
-        for (slot, row) in rows {
+    fn adopt_leases(&mut self, rows: LeaseRows) -> Result<(), Inconsistent> {
+        for (slot, row) in rows.into_iter() {
             let wrong = |what: &str| Inconsistent(format!("lease {slot} {what}"));
             // A slot that was ever used keeps its row; one without would give out its ids again.
             if slot != self.leases.end() || row.generation == 0 {
@@ -334,25 +355,19 @@ impl Coordinator {
             }
             ids.push(*id);
             let (order, count, quota) = (campaign.row.spec.order, campaign.count(), campaign.quota());
-            let touched: Vec<TaskIndex> = campaign.tasks.touched().map(|(task, _)| task).collect();
-            let quarantined = campaign.quarantined.last().copied();
-            let end = touched.last().copied().max(quarantined).map_or(0, |task| task.0 + 1);
-            let end = end.max(lent_end.get(id).copied().unwrap_or(0));
+            let quarantined = campaign.quarantined.last().map_or(0, |task| task.0 + 1);
+            let end = campaign.tasks.end().max(quarantined).max(lent_end.get(id).copied().unwrap_or(0));
             if end > count {
                 return Err(Inconsistent(format!("campaign {} has counts of tasks beyond its last", id.0)));
             }
-            campaign.open = OpenTasks::restored(count, first_level(order, campaign.numbered()), end);
-            for task in (0..campaign.open.frontier()).map(TaskIndex) {
-                if let Some(level) = campaign.level(task) {
-                    campaign.open.insert(level, task);
-                }
-            }
-            for task in touched {
-                let counters = campaign.tasks.get(task);
-                campaign.totals.tasks_done += u64::from(counters.row.done >= quota);
-                campaign.totals.runs_done += u64::from(counters.row.done);
-                campaign.totals.runs_extra += u64::from(counters.row.extra);
-                campaign.totals.runs_leased += u64::from(counters.leased);
+            let first_level = first_level(order, campaign.numbered());
+            campaign.open = OpenTasks::restored(count, first_level, end, |task| campaign.level(task));
+            let Campaign { tasks, totals, .. } = campaign;
+            for (_, counters) in tasks.touched() {
+                totals.tasks_done += u64::from(counters.row.done >= quota);
+                totals.runs_done += u64::from(counters.row.done);
+                totals.runs_extra += u64::from(counters.row.extra);
+                totals.runs_leased += u64::from(counters.leased);
             }
             if campaign.removing() {
                 continue;

@@ -46,6 +46,15 @@ impl Tasks {
         self.chunks[from..to].fill_with(|| None);
     }
 
+    /// One more than the last task that is not all zeros.
+    pub(super) fn end(&self) -> u32 {
+        let last = self.chunks.iter().enumerate().rev().find_map(|(index, chunk)| {
+            let offset = chunk.as_ref()?.iter().rposition(|counters| *counters != Counters::default())?;
+            Some(index * CHUNK + offset)
+        });
+        last.map_or(0, |task| task as u32 + 1)
+    }
+
     /// Every task that is not all zeros, in order.
     pub(super) fn touched(&self) -> impl Iterator<Item = (TaskIndex, Counters)> {
         self.chunks.iter().enumerate().flat_map(|(index, chunk)| {
@@ -66,3 +75,24 @@ fn place(task: TaskIndex) -> (usize, usize) {
 
 const _: () = assert!((super::rows::CLEAR_TASKS_UNIT as usize).is_multiple_of(CHUNK), "clearing drops whole chunks");
 const _: () = assert!(size_of::<Counters>() == 16, "16 bytes a task");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_behind_the_last_that_is_not_all_zeros() {
+        let mut tasks = Tasks::default();
+        assert_eq!(tasks.end(), 0);
+        tasks.get_mut(TaskIndex(5)).leased = 1;
+        tasks.get_mut(TaskIndex(700)).leased = 1;
+        // Looked at, and not changed.
+        tasks.get_mut(TaskIndex(701));
+        tasks.get_mut(TaskIndex(9_000));
+        assert_eq!(tasks.end(), 701);
+        tasks.get_mut(TaskIndex(700)).leased = 0;
+        assert_eq!(tasks.end(), 6);
+        tasks.get_mut(TaskIndex(5)).leased = 0;
+        assert_eq!(tasks.end(), 0);
+    }
+}
