@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::rows::Change;
+use super::rows::Changed;
 use crate::types::{
     CampaignId, CampaignInfo, CampaignSpec, CampaignStatus, ConnectionId, CreationId, Grant, Idle, InstanceId, LeaseId,
     LossReason, Refusal, Request, RequestFate, SessionId, SpecError, TaskCount, TaskIndex, Want,
@@ -408,8 +408,8 @@ pub enum TextChange {
 /// What one command did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Rows that changed, in order; the last word on a row counts.
-    pub changes: Vec<Change>,
+    /// What changed, in any order, possibly more than once; [`super::Coordinator::changes`] shows the values.
+    pub changes: Vec<Changed>,
     /// Texts to store or remove in the same commit.
     pub texts: Vec<TextChange>,
     /// What to send when both are durable.

@@ -11,8 +11,8 @@
 //!
 //! **Invariants** (see `check.rs`): for every task of a numbered campaign, issued == done + lent + returned; leased is the
 //! sum over live leases; every index equals a full scan; a coordinator restored from `durable_view()` has the same
-//! `durable_view()`. Changes cannot drift from the state: a step notes which rows it touched and reads their values
-//! from the state when it ends.
+//! `durable_view()`. Changes cannot drift from the state: a step notes which rows it touched, and
+//! whoever makes them durable reads their values from the state.
 //!
 //! Reading order: `command` (what goes in and out), `rows` (what is durable), `campaign` and `runs` (how runs move),
 //! `reports`, `grants`, `expiry`, `hello`, `origin`, `control`, `sweeps`, `restore`, `check`. Tested in `tests/`.
@@ -56,7 +56,7 @@ use crate::types::{CampaignId, ConnectionId, CreationId, InstanceId, SessionId, 
 
 pub use self::command::{Command, Output, Step, TextChange};
 pub use self::restore::{Inconsistent, Restorer};
-pub use self::rows::{Change, Row, RowKey};
+pub use self::rows::{Change, Changed, Row, RowKey};
 use self::rows::{GlobalsRow, Phase, ReturnedRow, TroubleRow};
 
 /// Settings and bounds of a coordinator; the defaults are those of [`crate::limits`].
@@ -218,6 +218,22 @@ impl Coordinator {
         })
     }
 
+    /// What the step just made has changed, with the values: each row once, in ascending order of the keys, behind what was cleared.
+    pub fn changes(&self, step: &Step) -> Vec<Change> {
+        let mut keys = BTreeSet::new();
+        let mut changes = Vec::new();
+        for changed in &step.changes {
+            match *changed {
+                Changed::Row(key) => drop(keys.insert(key)),
+                Changed::ClearTasks { campaign, first, tasks } => {
+                    changes.push(Change::ClearTasks { campaign, first, tasks });
+                }
+            }
+        }
+        changes.extend(keys.into_iter().map(|key| self.row(key).map_or(Change::Remove(key), Change::Put)));
+        changes
+    }
+
     /// All durable rows: what a store that missed nothing holds.
     pub fn durable_view(&self) -> BTreeMap<RowKey, Row> {
         self.rows().map(|row| (row.key(), row)).collect()
@@ -321,12 +337,8 @@ impl Coordinator {
 
     /// Turns what was touched into changes.
     fn finish_step(&mut self) -> Step {
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable_by_key(|key| key.packed());
-        touched.dedup();
         let mut step = std::mem::take(&mut self.step);
-        step.changes.extend(touched.drain(..).map(|key| self.row(key).map_or(Change::Remove(key), Change::Put)));
-        self.touched = touched;
+        step.changes.extend(self.touched.drain(..).map(Changed::Row));
         step
     }
 }

@@ -1,7 +1,7 @@
 //! The durable part of the coordinator: a few tables of small rows, and the changes that carry them to the store.
 //!
-//! A [`Change`] is absolute: the new value of one row, or its removal, so replaying one twice does no harm. What can be
-//! computed from rows is not a row (leased counts, open runs, totals): it is rebuilt when rows are restored.
+//! A step tells what has [`Changed`]; written down as a [`Change`] it is absolute: the new value of one row, or its removal, so replaying
+//! one twice does no harm. What can be computed from rows is not a row (leased counts, open runs, totals): it is rebuilt when rows are restored.
 //!
 //! | table | key | row |
 //! |---|---|---|
@@ -52,6 +52,21 @@ impl RowKey {
         };
         u128::from(table) << 64 | u128::from(campaign) << 32 | u128::from(position)
     }
+
+    /// The key that [`RowKey::packed`] made a number of.
+    pub(crate) fn unpacked(packed: u128) -> Self {
+        let (campaign, position) = (CampaignId((packed >> 32) as u32), packed as u32);
+        match (packed >> 64) as u8 {
+            0 => Self::Globals,
+            1 => Self::Campaign(CampaignId(position)),
+            2 => Self::Task(campaign, TaskIndex(position)),
+            3 => Self::Lease(position),
+            4 => Self::Session(position),
+            5 => Self::SessionName(position),
+            6 => Self::Trouble(position),
+            _ => Self::Returned(position),
+        }
+    }
 }
 
 /// One row with its key.
@@ -89,6 +104,23 @@ impl Row {
             Self::Returned(slot, _) => RowKey::Returned(*slot),
         }
     }
+}
+
+/// That something durable has changed; what it is now, the state tells when it is written: so however often a row changes within a
+/// commit, it is looked up and written once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// This row has another value, or is gone.
+    Row(RowKey),
+    /// The rows of some tasks are gone, as in [`Change::ClearTasks`].
+    ClearTasks {
+        /// The campaign.
+        campaign: CampaignId,
+        /// The first task.
+        first: TaskIndex,
+        /// How many; may reach beyond the last task.
+        tasks: u32,
+    },
 }
 
 /// An absolute change of durable state.
@@ -241,4 +273,21 @@ pub struct ReturnedRow {
     pub word: u32,
     /// Which; never 0.
     pub runs: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_keys_are_in_the_order_of_the_keys_and_can_be_unpacked() {
+        let (low, high) = (CampaignId(1), CampaignId(u32::MAX));
+        let mut keys = vec![RowKey::Globals, RowKey::Campaign(low), RowKey::Campaign(high)];
+        keys.extend([low, high].iter().flat_map(|id| [0, u32::MAX].map(|task| RowKey::Task(*id, TaskIndex(task)))));
+        for slots in [RowKey::Lease, RowKey::Session, RowKey::SessionName, RowKey::Trouble, RowKey::Returned] {
+            keys.extend([0, 7, u32::MAX].map(slots));
+        }
+        assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| key.packed()));
+        assert!(keys.iter().all(|key| RowKey::unpacked(key.packed()) == *key));
+    }
 }

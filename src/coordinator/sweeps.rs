@@ -5,7 +5,7 @@
 //! others are begun again by whoever asked, or are not needed any more.
 
 use super::command::{ControlAnswer, TextChange};
-use super::rows::{CLEAR_TASKS_UNIT, Change, LeaseState, RowKey};
+use super::rows::{CLEAR_TASKS_UNIT, Changed, LeaseState, RowKey};
 use super::{Coordinator, Output};
 use crate::types::{CampaignId, ConnectionId, LossReason, TaskIndex};
 
@@ -189,7 +189,7 @@ impl Coordinator {
         let (count, keyed) = (campaign.count(), campaign.info.keyed);
         let first = TaskIndex(next);
         campaign.tasks.clear(first, CLEAR_TASKS_UNIT);
-        self.step.changes.push(Change::ClearTasks { campaign: id, first, tasks: CLEAR_TASKS_UNIT });
+        self.step.changes.push(Changed::ClearTasks { campaign: id, first, tasks: CLEAR_TASKS_UNIT });
         if keyed {
             self.step.texts.push(TextChange::Clear { campaign: id, first, tasks: CLEAR_TASKS_UNIT });
         }

@@ -63,7 +63,7 @@ use self::session::Shared;
 use self::unfinished::AllUnfinished;
 use self::watchdog::{CommitGauge, Watchdog};
 use crate::coordinator::command::{Command, Step, TextChange};
-use crate::coordinator::{self, Change, Coordinator, Summary};
+use crate::coordinator::{self, Changed, Coordinator, Summary};
 use crate::store::{self, CommitError, Ledger, OpenError, Recovery};
 use crate::types::{InstanceId, Tick};
 
@@ -403,7 +403,7 @@ impl Machine for Coordinator {
 impl Journal<Coordinator> for Ledger {
     type Error = CommitError;
 
-    fn commit(&mut self, changes: &[Change], texts: &[TextChange], machine: &Coordinator) -> Result<(), CommitError> {
+    fn commit(&mut self, changes: &[Changed], texts: &[TextChange], machine: &Coordinator) -> Result<(), CommitError> {
         self.commit(changes, texts, machine)
     }
 }

@@ -30,7 +30,7 @@ use super::fault::{Fault, Kinds, Point};
 use super::inbox::{Inbound, Weight};
 use super::watchdog::CommitGauge;
 use crate::coordinator::command::{Command, Step, TextChange};
-use crate::coordinator::rows::Change;
+use crate::coordinator::rows::Changed;
 use crate::limits::{CLOCK_LOOK_MS, COMMIT_BYTES_MAX, REQUESTS_PER_COMMIT_MAX};
 use crate::types::Tick;
 
@@ -49,8 +49,8 @@ pub(crate) trait Journal<M> {
     /// Why a commit failed.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Durable when it returns `Ok`. `machine` shows the rows as they stand after the changes.
-    fn commit(&mut self, changes: &[Change], texts: &[TextChange], machine: &M) -> Result<(), Self::Error>;
+    /// Durable when it returns `Ok`. `machine` shows the rows as they stand after the changes, and so what they are.
+    fn commit(&mut self, changes: &[Changed], texts: &[TextChange], machine: &M) -> Result<(), Self::Error>;
 }
 
 /// What the pipeline has done since its start; cheap to read at any time.
@@ -115,7 +115,7 @@ pub(crate) struct Pipeline<M, J, T> {
 /// What one turn's commands came to, before anything of it is durable.
 #[derive(Debug, Default)]
 struct Work {
-    changes: Vec<Change>,
+    changes: Vec<Changed>,
     texts: Vec<TextChange>,
     release: Release,
     kinds: Kinds,
@@ -352,7 +352,7 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use crate::coordinator::command::{OriginAnswer, Output};
-    use crate::coordinator::rows::{GlobalsRow, Row};
+    use crate::coordinator::rows::RowKey;
     use crate::server::dispatch::{Dispatcher, dispatch};
     use crate::server::inbox::{Inbox, Registration, inbox};
     use crate::server::outbox::{AllOutboxes, Outputs};
@@ -408,8 +408,8 @@ mod tests {
         }
     }
 
-    fn change(number: u64) -> Change {
-        Change::Put(Row::Globals(GlobalsRow { next_campaign: number as u32 }))
+    fn change(number: u64) -> Changed {
+        Changed::Row(RowKey::Lease(number as u32))
     }
 
     /// A disk that writes its commits into the diary, together with what has been sent by then.
@@ -427,7 +427,7 @@ mod tests {
     impl Journal<Echo> for Disk {
         type Error = Full;
 
-        fn commit(&mut self, changes: &[Change], _texts: &[TextChange], _machine: &Echo) -> Result<(), Full> {
+        fn commit(&mut self, changes: &[Changed], _texts: &[TextChange], _machine: &Echo) -> Result<(), Full> {
             self.dispatcher.lock().unwrap().deliver_waiting();
             read_all(&self.diary, &mut self.outputs.lock().unwrap());
             note(&self.diary, format!("commit {}", changes.len()));

@@ -10,7 +10,7 @@
 //! written. **Invariant**: whatever is let out before it is durable stands in the history before its `durable`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use tenfold_checker::history::{Record, Session};
@@ -18,7 +18,7 @@ use tenfold_checker::history::{Record, Session};
 use super::coverage::{Coverage, Seen};
 use super::words;
 use crate::coordinator::command::{CloseReason, Command, Output, Step, TextChange};
-use crate::coordinator::rows::{Change, Lease, LeaseRow, LeaseState, Phase, Row, RowKey};
+use crate::coordinator::rows::{Change, Changed, Lease, LeaseRow, LeaseState, Phase, Row, RowKey};
 use crate::coordinator::{Coordinator, Options};
 use crate::server::outbox::{Outputs, Overflow};
 use crate::server::pipeline::{Journal, Machine};
@@ -231,7 +231,8 @@ impl Watched {
 
     /// Notes what ended in a step of a command, `by_itself` if nobody asked for it.
     fn follow(&mut self, step: &Step, command: &Command, by_itself: bool) {
-        for change in &step.changes {
+        let changes = self.coordinator.changes(step);
+        for change in &changes {
             let Change::Put(Row::Lease(slot, row)) = change else { continue };
             let ran_ms = self.backstage.borrow().ran_ms;
             self.granted.entry(LeaseId { slot: *slot, generation: row.generation }).or_insert(ran_ms);
@@ -261,7 +262,7 @@ impl Watched {
         }
         let Self { sessions, backstage, heard, leases, .. } = self;
         let mut backstage = backstage.borrow_mut();
-        for change in &step.changes {
+        for change in &changes {
             match change {
                 Change::Put(Row::Session(slot, row)) => {
                     sessions.insert(*slot, (row.id, row.origin));
@@ -362,7 +363,7 @@ impl Disk {
         Self { ledger, store, backstage }
     }
 
-    fn write(&mut self, changes: &[Change], texts: &[TextChange], rows: &Coordinator) -> Result<(), CommitError> {
+    fn write(&mut self, changes: &[Changed], texts: &[TextChange], rows: &Coordinator) -> Result<(), CommitError> {
         let (records, pages, sequence) = (self.ledger.journal_records(), self.ledger.pages(), self.ledger.sequence());
         self.ledger.commit(changes, texts, rows)?;
         let written = self.ledger.sequence() - sequence;
@@ -373,9 +374,16 @@ impl Disk {
         // Whoever is told of the end of something hears of it after this.
         let pending = std::mem::take(&mut backstage.pending);
         backstage.notes.extend(pending);
-        let durable = changes.iter().filter_map(|change| match change {
-            Change::Put(Row::Session(_, row)) if !row.origin && row.processed > 0 => Some((row.id, row.processed)),
-            Change::Put(_) | Change::Remove(_) | Change::ClearTasks { .. } => None,
+        let keys: BTreeSet<RowKey> = changes
+            .iter()
+            .filter_map(|changed| match changed {
+                Changed::Row(key @ RowKey::Session(_)) => Some(*key),
+                Changed::Row(_) | Changed::ClearTasks { .. } => None,
+            })
+            .collect();
+        let durable = keys.into_iter().filter_map(|key| match rows.row(key) {
+            Some(Row::Session(_, row)) if !row.origin && row.processed > 0 => Some((row.id, row.processed)),
+            Some(_) | None => None,
         });
         for (session, through) in durable {
             let session: Session = words::session(session);
@@ -388,7 +396,7 @@ impl Disk {
 impl Journal<Watched> for Disk {
     type Error = Ended;
 
-    fn commit(&mut self, changes: &[Change], texts: &[TextChange], machine: &Watched) -> Result<(), Ended> {
+    fn commit(&mut self, changes: &[Changed], texts: &[TextChange], machine: &Watched) -> Result<(), Ended> {
         let fate = {
             let mut backstage = self.backstage.borrow_mut();
             backstage.take_all_outputs();

@@ -2,7 +2,7 @@
 //! pages, texts, and the books over them.
 //!
 //! ```text
-//!   changes ──▶ last value of each row ──▶ journal records 17, 18 ──▶ Store::append ──▶ Ok ──▶ number into `acked`
+//!   what changed ──▶ each row as it stands ──▶ journal records 17, 18 ──▶ Store::append ──▶ Ok ──▶ number into `acked`
 //!
 //!   a checkpoint:                          journal records 17, 18 ──┐
 //!   rows    ──▶ pages that were dirty for longest ──────────────────┤
@@ -37,10 +37,10 @@ use super::kv::{Batch, CommitError, CommitFailure, Reader, Record, Store};
 use super::pages::{DirtyPages, PageMap, page_of, pages_of_tasks, rows_of, rows_of_tasks};
 use super::texts::{self, TextRange};
 use crate::coordinator::command::TextChange;
-use crate::coordinator::{Change, Coordinator, Row, RowKey};
-use crate::types::InstanceId;
+use crate::coordinator::{Change, Changed, Coordinator, Row, RowKey};
+use crate::types::{CampaignId, InstanceId, TaskIndex};
 
-/// Where the ledger looks up the rows of a page that it is about to write: the live state after the commit's changes.
+/// Where the ledger looks up the rows that it is about to write: the live state after the commit's changes.
 pub trait Rows {
     /// The row as it stands; `None` if there is none.
     fn row(&self, key: RowKey) -> Option<Row>;
@@ -145,23 +145,23 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Makes `changes` and `texts` durable, all or nothing; durable when it returns `Ok`. `rows` is the live state after
-    /// them. Costs one or two syncs, however much is in it.
+    /// Makes what has changed and `texts` durable, all or nothing; durable when it returns `Ok`. `rows` is the live state, in
+    /// which the changed rows have the values that are written. Costs one or two syncs, however much is in it.
     ///
     /// # Errors
     /// Nothing of the commit may be acknowledged, now or later: end the process. Every further call fails too.
-    pub fn commit(&mut self, changes: &[Change], texts: &[TextChange], rows: &impl Rows) -> Result<(), CommitError> {
+    pub fn commit(&mut self, changed: &[Changed], texts: &[TextChange], rows: &impl Rows) -> Result<(), CommitError> {
         if self.failed {
             return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
         }
         // Until the commit is through, the books are ahead of the disk: a failure anywhere makes them worthless.
         self.failed = true;
         let kept = self.books.sequence;
-        let changes = last_values(changes);
+        let Sorted { cleared, keys } = sort(changed);
         let mut batch = Batch::default();
-        self.drop_pages(&changes, &mut batch);
-        let records = self.journal(&changes).map_err(not_applied)?;
-        if texts.is_empty() && self.may_append(&changes) {
+        self.drop_pages(&cleared, &mut batch);
+        let records = self.journal(&cleared, &keys, rows).map_err(not_applied)?;
+        if texts.is_empty() && cleared.is_empty() && self.may_append() {
             self.store.append(&records)?;
         } else {
             self.fill(&mut batch, kept, records, texts, rows).map_err(not_applied)?;
@@ -172,11 +172,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether the journal alone makes a commit: nothing but rows has changed, and little is owed.
-    fn may_append(&self, changes: &[&Change]) -> bool {
-        let rows_only = changes.iter().all(|change| matches!(change, Change::Put(_) | Change::Remove(_)));
-        rows_only
-            && self.books.clearing.is_empty()
+    /// Whether the journal alone makes a commit in which nothing but rows has changed: little is owed.
+    fn may_append(&self) -> bool {
+        self.books.clearing.is_empty()
             && self.books.owed_bytes < isize::try_from(self.pace.bytes).unwrap_or(isize::MAX)
             && self.books.sequence - self.books.checkpoint < self.pace.records
     }
@@ -251,50 +249,49 @@ impl Ledger {
     }
 
     /// Removes the stored pages of cleared tasks.
-    fn drop_pages(&mut self, changes: &[&Change], batch: &mut Batch) {
-        for change in changes {
-            match change {
-                Change::ClearTasks { campaign, first, tasks } => {
-                    let pages = pages_of_tasks(*campaign, *first, *tasks);
-                    self.books.dirty.forget(&pages);
-                    for page in self.books.map.within(&pages) {
-                        self.books.map.remove(page);
-                        batch.remove(keys::page(page));
-                    }
-                }
-                Change::Put(_) | Change::Remove(_) => {}
+    fn drop_pages(&mut self, cleared: &[Cleared], batch: &mut Batch) {
+        for Cleared { campaign, first, tasks } in cleared {
+            let pages = pages_of_tasks(*campaign, *first, *tasks);
+            self.books.dirty.forget(&pages);
+            for page in self.books.map.within(&pages) {
+                self.books.map.remove(page);
+                batch.remove(keys::page(page));
             }
         }
     }
 
-    /// Packs the changes into journal records and marks the pages they touch. At least one record, so that every commit has a number
-    /// of its own, and one that is lost is missed.
-    fn journal(&mut self, changes: &[&Change]) -> Result<Vec<Record>, CommitFailure> {
-        let mut payloads = vec![Vec::with_capacity(PAYLOAD_BYTES_MAX)];
+    /// Packs what changed into journal records, clears first, and marks the pages it touches. At least one record, so that every commit
+    /// has a number of its own, and one that is lost is missed.
+    fn journal(
+        &mut self,
+        cleared: &[Cleared],
+        keys: &[RowKey],
+        rows: &impl Rows,
+    ) -> Result<Vec<Record>, CommitFailure> {
+        let mut packing =
+            Packing { payloads: vec![Vec::with_capacity(PAYLOAD_BYTES_MAX)], most: self.pace.record_bytes };
         let mut item = Vec::new();
-        // Changes come in order of their rows, so those of one page come together.
-        let mut marked = None;
-        for change in changes {
+        for Cleared { campaign, first, tasks } in cleared {
             item.clear();
-            encode_change(change, &mut item);
-            let filled = payloads.last().map_or(0, Vec::len);
-            if filled > 0 && filled + item.len() > self.pace.record_bytes {
-                payloads.push(Vec::with_capacity(PAYLOAD_BYTES_MAX));
+            encode_change(&Change::ClearTasks { campaign: *campaign, first: *first, tasks: *tasks }, &mut item);
+            packing.add(&item);
+        }
+        // Keys come in order, so those of one page come together.
+        let mut marked = None;
+        for key in keys {
+            item.clear();
+            match rows.row(*key) {
+                Some(row) => encode_row(&row, &mut item),
+                None if cleared.iter().any(|cleared| cleared.has(*key)) => continue,
+                None => encode_change(&Change::Remove(*key), &mut item),
             }
-            // The change is in the record that is being filled.
-            let record = self.books.sequence + payloads.len() as u64;
-            if let Some(payload) = payloads.last_mut() {
-                payload.extend_from_slice(&item);
-            }
-            let page = match change {
-                Change::Put(row) => page_of(row.key()),
-                Change::Remove(key) => page_of(*key),
-                Change::ClearTasks { .. } => continue,
-            };
+            let record = self.books.sequence + packing.add(&item);
+            let page = page_of(*key);
             if marked.replace(page) != Some(page) {
                 self.books.dirty.mark(page, record);
             }
         }
+        let payloads = packing.payloads;
         let (first, last) = (self.books.sequence + 1, self.books.sequence + payloads.len() as u64);
         let mut records = Vec::with_capacity(payloads.len());
         for (number, payload) in (first..).zip(payloads) {
@@ -424,35 +421,57 @@ pub(super) fn meta_record(books: &Books) -> (Vec<u8>, Vec<u8>) {
     (key, value)
 }
 
-/// The clears, then the last word on every row that they did not clear after it, in order of the keys.
-fn last_values(changes: &[Change]) -> Vec<&Change> {
-    let mut last = Vec::with_capacity(changes.len());
-    // Each key and, below it, its place in `changes`.
-    let mut order: Vec<u128> = Vec::with_capacity(changes.len());
-    for (place, change) in changes.iter().enumerate() {
-        let key = match change {
-            Change::Put(row) => row.key(),
-            Change::Remove(key) => *key,
-            Change::ClearTasks { campaign, first, tasks } => {
-                let cleared = rows_of_tasks(*campaign, *first, *tasks);
-                let cleared = cleared.start.packed()..cleared.end.packed();
-                order.retain(|entry| !cleared.contains(&(entry >> PLACE_BITS)));
-                last.push(change);
-                continue;
-            }
-        };
-        order.push(key.packed() << PLACE_BITS | place as u128);
-    }
-    order.sort_unstable();
-    for (index, entry) in order.iter().enumerate() {
-        let next = order.get(index + 1).map(|next| next >> PLACE_BITS);
-        if next != Some(entry >> PLACE_BITS) {
-            last.push(&changes[(entry & PLACE_MASK) as usize]);
-        }
-    }
-    last
+/// A stretch of tasks whose rows are gone.
+struct Cleared {
+    campaign: CampaignId,
+    first: TaskIndex,
+    tasks: u32,
 }
 
-/// More changes than a commit can have.
-const PLACE_BITS: u32 = 32;
-const PLACE_MASK: u128 = (1 << PLACE_BITS) - 1;
+impl Cleared {
+    /// Whether it is the row of one of these tasks.
+    fn has(&self, key: RowKey) -> bool {
+        rows_of_tasks(self.campaign, self.first, self.tasks).contains(&key)
+    }
+}
+
+/// What is to be written: clears in the order in which they came, then rows, each once, in order of the keys.
+struct Sorted {
+    cleared: Vec<Cleared>,
+    keys: Vec<RowKey>,
+}
+
+fn sort(changed: &[Changed]) -> Sorted {
+    let mut cleared = Vec::new();
+    let mut packed = Vec::with_capacity(changed.len());
+    for changed in changed {
+        match *changed {
+            Changed::Row(key) => packed.push(key.packed()),
+            Changed::ClearTasks { campaign, first, tasks } => cleared.push(Cleared { campaign, first, tasks }),
+        }
+    }
+    packed.sort_unstable();
+    packed.dedup();
+    Sorted { cleared, keys: packed.into_iter().map(RowKey::unpacked).collect() }
+}
+
+/// Changes of one commit on their way into payloads of journal records.
+struct Packing {
+    payloads: Vec<Vec<u8>>,
+    /// No change is added to a payload that would make it longer than this, unless it is empty.
+    most: usize,
+}
+
+impl Packing {
+    /// Adds an encoded change; returns in which payload it is, from 1.
+    fn add(&mut self, item: &[u8]) -> u64 {
+        let filled = self.payloads.last().map_or(0, Vec::len);
+        if filled > 0 && filled + item.len() > self.most {
+            self.payloads.push(Vec::with_capacity(PAYLOAD_BYTES_MAX));
+        }
+        if let Some(payload) = self.payloads.last_mut() {
+            payload.extend_from_slice(item);
+        }
+        self.payloads.len() as u64
+    }
+}

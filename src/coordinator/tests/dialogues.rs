@@ -3,7 +3,7 @@
 use super::*;
 use crate::coordinator::TextChange;
 use crate::coordinator::command::ControlError;
-use crate::coordinator::rows::CLEAR_TASKS_UNIT;
+use crate::coordinator::rows::{CLEAR_TASKS_UNIT, Changed};
 use crate::limits;
 use crate::types::{
     CampaignId, CampaignState, Idle, LossReason, RefusalReason, RequestFate, Settled, TaskIndex, TaskState,
@@ -740,8 +740,8 @@ fn tasks_are_cleared_unit_by_unit_to_the_last() {
         loop {
             let step = world.coordinator.apply(Tick(0), command);
             cleared.extend(step.changes.iter().filter_map(|change| match change {
-                Change::ClearTasks { first, .. } => Some(first.0 / CLEAR_TASKS_UNIT),
-                _ => None,
+                Changed::ClearTasks { first, .. } => Some(first.0 / CLEAR_TASKS_UNIT),
+                Changed::Row(_) => None,
             }));
             if world.coordinator.next_deadline().is_none() {
                 break;
@@ -1354,7 +1354,8 @@ fn sessions_with_many_leases_are_served_and_forgotten_in_slices() {
     let mut world = World::new(Options { slice: 10, session_idle_ms: 5_000, ..Options::default() });
     let settle = |world: &mut World, mut command: Command| loop {
         let step = world.coordinator.apply(Tick(world.now), command);
-        assert!(step.changes.len() <= 8 * 10 + 3 * 100 + 10, "{} changes in one step", step.changes.len());
+        let changes = world.coordinator.changes(&step).len();
+        assert!(changes <= 8 * 10 + 3 * 100 + 10, "{changes} changes in one step");
         world.store(&step);
         if world.coordinator.next_deadline().is_none_or(|due| due > Tick(world.now)) {
             break;

@@ -21,7 +21,7 @@ fn small() -> (Records, RowMap) {
             Change::Put(Row::Lease(number * 64, LeaseRow { generation: 1, lease: None })),
         ];
         model.apply_all(&changes);
-        ledger.commit(&changes, &texts, &model).unwrap();
+        ledger.commit(&changed(&changes), &texts, &model).unwrap();
         texts.clear();
     }
     let records = store.killed();
@@ -122,7 +122,7 @@ fn a_page_of_a_later_time_is_noticed() {
     for number in 0..20 {
         let change = Change::Put(Row::Task(CampaignId(1), TaskIndex(0), TaskRow { done: number, extra: 0, issued: 0 }));
         model.apply(&change);
-        ledger.commit(&[change], &[], &model).unwrap();
+        ledger.commit(&changed(&[change]), &[], &model).unwrap();
     }
     let page = |(key, _): &(&Vec<u8>, &Vec<u8>)| Kind::of(key) == Some(Kind::Page);
     let later = store.killed();
@@ -141,7 +141,7 @@ fn a_page_of_an_earlier_time_is_noticed() {
     for number in 0..20 {
         let change = Change::Put(Row::Task(CampaignId(1), TaskIndex(0), TaskRow { done: number, extra: 0, issued: 0 }));
         model.apply(&change);
-        ledger.commit(&[change], &[], &model).unwrap();
+        ledger.commit(&changed(&[change]), &[], &model).unwrap();
     }
     let later = store.killed();
     assert_eq!(look(later.clone()), Ok(model));
@@ -210,7 +210,7 @@ fn damage_behind_what_meta_names_is_noticed() {
         let changes: Vec<Change> =
             (0..40).map(|slot| Change::Put(Row::SessionName(slot, format!("{number}{}", "n".repeat(120))))).collect();
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
         after_each.push(model.clone());
     }
     assert_eq!(ledger.sequence(), before + 12);

@@ -38,7 +38,7 @@ fn used(commits: u64) -> (tempfile::TempDir, RowMap) {
     for _ in 0..commits {
         let changes = chance.changes();
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
     }
     drop(ledger);
     (directory, model)
@@ -69,7 +69,7 @@ fn a_directory_is_made_and_found_again() {
             let changes = chance.changes();
             model.apply_all(&changes);
             let before = super::super::syncs();
-            ledger.commit(&changes, &[], &model).unwrap();
+            ledger.commit(&changed(&changes), &[], &model).unwrap();
             assert!(!cfg!(target_os = "linux") || super::super::syncs() > before);
             let acked = acked::read(&path.join("acked")).unwrap();
             assert_eq!(acked, Acked::Number { instance: INSTANCE, sequence: ledger.sequence() });

@@ -24,7 +24,7 @@ fn history(changes: &[Change], together: usize, process: usize) -> (MemoryStore,
             (ledger, ..) = open(&store).unwrap();
         }
         model.apply_all(changes);
-        ledger.commit(changes, &[], &model).unwrap();
+        ledger.commit(&changed(changes), &[], &model).unwrap();
     }
     (store, model)
 }
@@ -52,7 +52,7 @@ fn the_digest_does_not_depend_on_blocks_of_keys_but_on_the_keys() {
         let (mut ledger, _, _, mut model) = open(&store).unwrap();
         let change = [Change::Put(Row::Campaign(CampaignId(1), campaign(10)))];
         model.apply_all(&change);
-        ledger.commit(&change, &[], &model).unwrap();
+        ledger.commit(&changed(&change), &[], &model).unwrap();
         let mut from = 0;
         for to in cuts.iter().copied().chain([keys.len()]) {
             ledger.commit(&[], &[put_texts(1, from as u32, &keys[from..to])], &model).unwrap();

@@ -33,7 +33,7 @@ fn what_was_acknowledged_is_found_again_after_every_commit() {
             let changes = chance.changes();
             model.apply_all(&changes);
             let before = ledger.sequence();
-            ledger.commit(&changes, &[], &model).unwrap();
+            ledger.commit(&changed(&changes), &[], &model).unwrap();
             assert!(ledger.sequence() > before, "every commit has a number of its own");
             assert_eq!(recovered(store.killed()).unwrap(), model, "seed {seed}, commit {commit}");
         }
@@ -61,7 +61,7 @@ fn a_failed_commit_is_there_as_a_whole_or_not_at_all() {
             let mut next = acked.clone();
             let changes = chance.changes();
             next.apply_all(&changes);
-            let result = ledger.commit(&changes, &[], &next);
+            let result = ledger.commit(&changed(&changes), &[], &next);
             assert_eq!(result.is_ok(), commit < good, "seed {seed}");
             if commit < good {
                 acked = next;
@@ -90,7 +90,7 @@ fn a_batch_that_was_torn_anywhere_is_noticed() {
     for _ in 0..20 {
         let changes = chance.changes();
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
     }
     let before = model.clone();
     let records = store.killed();
@@ -101,7 +101,7 @@ fn a_batch_that_was_torn_anywhere_is_noticed() {
         let store = MemoryStore::with(records.clone());
         let (mut ledger, ..) = open_writing_pages(&store).unwrap();
         store.inject(0, Fault::Torn { operations });
-        ledger.commit(&changes, &[], &model).unwrap_err();
+        ledger.commit(&changed(&changes), &[], &model).unwrap_err();
         found.push(recovered(store.power_cut()).ok());
     }
     // The journal comes first, and is enough. After it come pages, which are worth nothing without the books at the end.
@@ -120,7 +120,7 @@ fn a_commit_that_was_cut_short_counts_for_nothing() {
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
     let first = rows(0, 3);
     model.apply_all(&first);
-    ledger.commit(&first, &[], &model).unwrap();
+    ledger.commit(&changed(&first), &[], &model).unwrap();
     let records = store.killed();
     let long = rows(1, 300);
     let mut after = model.clone();
@@ -129,7 +129,7 @@ fn a_commit_that_was_cut_short_counts_for_nothing() {
         let store = MemoryStore::with(records.clone());
         let (mut ledger, ..) = open(&store).unwrap();
         let before = ledger.sequence();
-        ledger.commit(&long, &[], &after).unwrap();
+        ledger.commit(&changed(&long), &[], &after).unwrap();
         (ledger.sequence() - before) as usize
     };
     assert!(parts > 5);
@@ -137,7 +137,7 @@ fn a_commit_that_was_cut_short_counts_for_nothing() {
         let store = MemoryStore::with(records.clone());
         let (mut ledger, ..) = open(&store).unwrap();
         store.inject(0, Fault::Torn { operations });
-        ledger.commit(&long, &[], &after).unwrap_err();
+        ledger.commit(&changed(&long), &[], &after).unwrap_err();
         let expected = if operations < parts { &model } else { &after };
         assert!(recovered(store.power_cut()).unwrap() == *expected, "cut after {operations} of {parts} records");
         // What is left of it is removed, so that it never joins what is written later.
@@ -148,7 +148,7 @@ fn a_commit_that_was_cut_short_counts_for_nothing() {
         assert_eq!(journal(store.power_cut()) as u64, ledger.journal_records());
         let short = rows(2, 1);
         model.apply_all(&short);
-        ledger.commit(&short, &[], &model).unwrap();
+        ledger.commit(&changed(&short), &[], &model).unwrap();
         assert!(recovered(store.power_cut()).unwrap() == model);
     }
 }
@@ -160,7 +160,7 @@ fn a_commit_that_was_cut_short_within_what_meta_names_is_damage() {
     let long = (0..100).map(|slot| Change::Put(Row::SessionName(slot, "n".repeat(120)))).collect::<Vec<_>>();
     model.apply_all(&long);
     // With a text it is a checkpoint.
-    ledger.commit(&long, &[put_texts(1, 0, &["a".into()])], &model).unwrap();
+    ledger.commit(&changed(&long), &[put_texts(1, 0, &["a".into()])], &model).unwrap();
     let mut records = store.killed();
     let last = keys::journal(ledger.sequence());
     assert!(records.remove(&last).is_some());
@@ -222,7 +222,7 @@ fn the_journal_is_bounded_by_the_state() {
             changes.push(Change::Put(chance.row()));
         }
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
         written += 100;
         let (journal, pages) = (bytes(&store, Kind::Journal), bytes(&store, Kind::Page));
         // A page may have been larger when it was counted, and the operations count as bytes too.
@@ -246,7 +246,7 @@ fn a_server_that_is_restarted_again_and_again_still_writes_pages() {
         for _ in 0..2 {
             let change = [Change::Put(chance.row())];
             model.apply_all(&change);
-            ledger.commit(&change, &[], &model).unwrap();
+            ledger.commit(&changed(&change), &[], &model).unwrap();
         }
         longest = longest.max(ledger.journal_records());
         assert!(recovered(store.killed()).unwrap() == model, "restart {restart}");
@@ -261,7 +261,7 @@ fn one_checkpoint_writes_a_bounded_part_of_the_pages() {
     let long: Vec<Change> = (0..16_000).map(|slot| Change::Put(Row::SessionName(slot, "n".repeat(128)))).collect();
     model.apply_all(&long);
     ledger.set_pace(Pace { bytes: usize::MAX, ..Pace::default() });
-    ledger.commit(&long, &[], &model).unwrap();
+    ledger.commit(&changed(&long), &[], &model).unwrap();
     assert_eq!(ledger.pages(), 0);
     ledger.set_pace(Pace { bytes: 20_000, ..Pace::default() });
     while ledger.pages() < 980 {
@@ -281,7 +281,7 @@ fn an_idle_ledger_trims_its_journal_to_the_last_commits() {
     for _ in 0..200 {
         let changes = chance.changes();
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
     }
     for _ in 0..2_000 {
         ledger.commit(&[], &[], &model).unwrap();
@@ -298,12 +298,12 @@ fn rows_that_are_all_gone_leave_nothing_but_the_books() {
     for _ in 0..50 {
         let changes = chance.changes();
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
     }
     assert!(ledger.pages() > 10);
     let changes: Vec<Change> = model.0.keys().map(|key| Change::Remove(*key)).collect();
     model.0.clear();
-    ledger.commit(&changes, &[], &model).unwrap();
+    ledger.commit(&changed(&changes), &[], &model).unwrap();
     for _ in 0..500 {
         ledger.commit(&[], &[], &model).unwrap();
     }
@@ -321,7 +321,7 @@ fn one_commit_removes_a_bounded_part_of_the_journal() {
     let short = (0..40).map(|page| Change::Put(Row::SessionName(page * 16, String::new())));
     for changes in [long.collect::<Vec<_>>(), short.collect()] {
         model.apply_all(&changes);
-        ledger.commit(&changes, &[], &model).unwrap();
+        ledger.commit(&changed(&changes), &[], &model).unwrap();
     }
     let mut longest = 0;
     for _ in 0..4_000 {
@@ -369,12 +369,12 @@ fn cleared_keys_fall_in_bounded_commits_also_across_a_restart() {
     model.apply_all(&[keep.clone(), gone.clone()]);
     let long: Vec<String> = (0..2_500).map(|index| format!("{index:01000}")).collect();
     let texts = [put_texts(1, 0, &long), put_texts(1, 2_500, &long), put_texts(2, 0, &long)];
-    ledger.commit(&[keep, gone], &texts, &model).unwrap();
+    ledger.commit(&changed(&[keep, gone]), &texts, &model).unwrap();
 
     let remove = Change::Remove(RowKey::Campaign(CampaignId(1)));
     model.apply(&remove);
     let clear = |first, tasks| TextChange::Clear { campaign: CampaignId(1), first: TaskIndex(first), tasks };
-    ledger.commit(&[remove], &[clear(0, 3_000), clear(3_000, 3_000)], &model).unwrap();
+    ledger.commit(&changed(&[remove]), &[clear(0, 3_000), clear(3_000, 3_000)], &model).unwrap();
     let mut before = store.killed().len();
     ledger.commit(&[], &[], &model).unwrap();
     assert!(before - store.killed().len() <= 1_024 + 66, "bounded");
@@ -408,7 +408,7 @@ fn a_row_too_long_for_its_page_is_an_error_and_not_a_lost_row() {
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
     let change = Change::Put(Row::SessionName(0, "n".repeat(5_000)));
     model.apply(&change);
-    let error = ledger.commit(&[change], &[], &model).unwrap_err();
+    let error = ledger.commit(&changed(&[change]), &[], &model).unwrap_err();
     assert!(error.to_string().contains("a record of kind journal would have"), "{error}");
     assert!(ledger.commit(&[], &[], &RowMap::default()).is_err());
     assert_eq!(recovered(store.killed()).unwrap(), RowMap::default());

@@ -16,8 +16,8 @@ use super::recovery::Sink;
 use super::texts::Texts;
 use crate::coordinator::command::TextChange;
 use crate::coordinator::rows::{
-    CLEAR_TASKS_UNIT, CampaignRow, Change, GlobalsRow, Lease, LeaseRow, LeaseState, Phase, ReturnedRow, Row, RowKey,
-    SessionRow, TaskRow, TroubleRow,
+    CLEAR_TASKS_UNIT, CampaignRow, Change, Changed, GlobalsRow, Lease, LeaseRow, LeaseState, Phase, ReturnedRow, Row,
+    RowKey, SessionRow, TaskRow, TroubleRow,
 };
 use crate::types::{
     CampaignId, CampaignSpec, CreationId, InstanceId, Order, Refusal, RefusalReason, SessionId, TaskIndex, Tasks,
@@ -51,6 +51,18 @@ impl RowMap {
             }
         }
     }
+}
+
+/// What has changed, without the values.
+pub(super) fn changed(changes: &[Change]) -> Vec<Changed> {
+    let changed = |change: &Change| match change {
+        Change::Put(row) => Changed::Row(row.key()),
+        Change::Remove(key) => Changed::Row(*key),
+        Change::ClearTasks { campaign, first, tasks } => {
+            Changed::ClearTasks { campaign: *campaign, first: *first, tasks: *tasks }
+        }
+    };
+    changes.iter().map(changed).collect()
 }
 
 impl Rows for RowMap {
