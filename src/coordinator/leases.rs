@@ -12,7 +12,8 @@
 //! A used slot keeps its row for ever, because of the generation. When a lease was granted, and in which order leases
 //! expired, is not durable: after a restart every lease begins anew, and those that had expired are in order of their slots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::rows::{Lease, LeaseRow, LeaseState};
 use crate::types::{LeaseId, Tick};
@@ -38,7 +39,8 @@ struct Expiry {
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     slots: Vec<Slot>,
-    free: BTreeSet<u32>,
+    /// The lowest comes first; each is there once.
+    free: BinaryHeap<Reverse<u32>>,
     held: usize,
     /// Slots of leases that are kept but not live, in the order in which they are forgotten when there is no room.
     expired: BTreeMap<Expiry, u32>,
@@ -58,7 +60,7 @@ impl Leases {
 
     /// Puts a lease into the lowest free slot, under a new id.
     pub(super) fn insert(&mut self, lease: Lease, now: Tick) -> LeaseId {
-        let slot = self.free.pop_first().unwrap_or_else(|| {
+        let slot = self.free.pop().map(|Reverse(slot)| slot).unwrap_or_else(|| {
             let row = LeaseRow { generation: 0, lease: None };
             self.slots.push(Slot { row, granted: now, expiry: None });
             self.end() - 1
@@ -76,7 +78,7 @@ impl Leases {
         if row.lease.is_some() {
             self.held += 1;
         } else if row.generation < u32::MAX {
-            self.free.insert(self.end());
+            self.free.push(Reverse(self.end()));
         }
         self.slots.push(Slot { row, granted: now, expiry: None });
     }
@@ -90,7 +92,7 @@ impl Leases {
             self.expired.remove(&expiry);
         }
         if entry.row.generation < u32::MAX {
-            self.free.insert(slot);
+            self.free.push(Reverse(slot));
         }
         Some(lease)
     }
