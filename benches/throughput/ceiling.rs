@@ -22,7 +22,8 @@ use tenfold::protocol::messages::{ClientMessage, ServerMessage, WireGrant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-use crate::peer::{Peer, Readiness};
+use crate::connection::{Connection, Readiness};
+use crate::native::Frames;
 
 /// The preallocated file is written round and round within this.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
@@ -171,30 +172,31 @@ pub(crate) fn run_epoll(path: &Path) {
     file.sync_all().unwrap();
     let (listener, mut readiness, mut end) = (listen(), Readiness::new(), 0);
     readiness.add(&listener, LISTENER);
-    let mut peers: HashMap<u64, (Peer, Answers)> = HashMap::new();
+    let mut clients: HashMap<u64, (Connection, Frames, Answers)> = HashMap::new();
     for next in 0.. {
         let mut group = Vec::new();
         let mut waiting = Vec::new();
         for number in readiness.wait() {
             if number == LISTENER {
                 let (stream, _) = listener.accept().unwrap();
-                let peer = Peer::new(stream, CLIENT_PREFACE_BYTES);
-                readiness.add(&peer, next);
-                peers.insert(next, (peer, Answers::new()));
+                let connection = Connection::new(stream);
+                readiness.add(&connection, next);
+                clients.insert(next, (connection, Frames::after(CLIENT_PREFACE_BYTES), Answers::new()));
                 continue;
             }
-            let (peer, answers) = peers.get_mut(&number).unwrap();
-            if peer.read() {
-                peer.write(&answers.preface);
+            let (connection, frames, answers) = clients.get_mut(&number).unwrap();
+            connection.read();
+            if frames.push(&mut connection.received) {
+                connection.write(&answers.preface);
             }
             let mut answer = Vec::new();
-            while let Some(body) = peer.frame() {
+            while let Some(body) = frames.next() {
                 group.extend_from_slice(body);
                 answer.extend(answers.to(body));
             }
-            if !peer.open {
-                readiness.remove(&*peer);
-                peers.remove(&number);
+            if !connection.open {
+                readiness.remove(&*connection);
+                clients.remove(&number);
             } else if !answer.is_empty() {
                 waiting.push((number, answer));
             }
@@ -209,7 +211,7 @@ pub(crate) fn run_epoll(path: &Path) {
         file.sync_data().unwrap();
         end += group.len() as u64;
         for (number, answer) in waiting {
-            peers.get_mut(&number).unwrap().0.write(&answer);
+            clients.get_mut(&number).unwrap().0.write(&answer);
         }
     }
 }

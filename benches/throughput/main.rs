@@ -14,7 +14,8 @@
 //!
 //! One process at a time loads one of them, the same program for all; servers take turns within every round, so that a noisy machine
 //! is noisy for all. What is compared are the medians over rounds of one run. In reading order: `plan` (what is measured), `load` (the
-//! clients), `ceiling` (the echoes), `peer` (a connection, for both), `server` (processes), `table` (what is printed).
+//! clients), `native` (what they say), `ceiling` (the echoes), `connection` (for both), `server` (processes), `figures` (what is kept of
+//! them), `table` (what is printed). `benches/peers` measures other queues with the same load.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "figures for people")]
@@ -23,9 +24,13 @@
 #[cfg(target_os = "linux")]
 mod ceiling;
 #[cfg(target_os = "linux")]
+mod connection;
+#[cfg(target_os = "linux")]
+mod figures;
+#[cfg(target_os = "linux")]
 mod load;
 #[cfg(target_os = "linux")]
-mod peer;
+mod native;
 #[cfg(target_os = "linux")]
 mod plan;
 #[cfg(target_os = "linux")]
@@ -39,7 +44,10 @@ fn main() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["load", address, clients, batch, seconds] => {
-            load::run(address, clients.parse().unwrap(), batch.parse().unwrap(), seconds.parse().unwrap());
+            let batch = batch.parse().unwrap();
+            load::run(address, clients.parse().unwrap(), seconds.parse().unwrap(), |number| {
+                native::Native::new(number, batch)
+            });
         }
         ["ceiling", file] => ceiling::run_tokio(file.as_ref()),
         ["ceiling-epoll", file] => ceiling::run_epoll(file.as_ref()),

@@ -3,15 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::server::{Kind, Measured, Server};
+use crate::figures::{Measured, Shape};
+use crate::server::{Kind, Server};
 use crate::table;
-
-/// How many clients, and how many runs each reports in a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Shape {
-    pub(crate) batch: u32,
-    pub(crate) clients: u32,
-}
 
 /// What is measured of every server under every shape, a round each.
 pub(crate) type Results = BTreeMap<(Shape, Kind), Vec<Measured>>;
@@ -71,8 +65,8 @@ pub(crate) fn run(words: &[&str]) {
                         plan.rounds,
                         kind.word()
                     );
-                    let measured = server.load(clients, batch, plan.seconds);
-                    results.entry((Shape { batch, clients }, *kind)).or_default().push(measured);
+                    let shape = Shape { batch, clients };
+                    results.entry((shape, *kind)).or_default().push(server.load(shape, plan.seconds));
                 }
             }
         }

@@ -4,8 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// What Linux counts processor time in, whatever its own clock does.
-const TICKS_PER_SECOND: f64 = 100.0;
+use crate::figures::{Measured, Shape};
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,21 +30,6 @@ impl Kind {
 pub(crate) struct Server {
     child: Child,
     address: String,
-}
-
-/// What one load measured.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Measured {
-    /// Cycles a second.
-    pub(crate) rate: f64,
-    /// Microseconds.
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) p999: f64,
-    /// Processor time of the server for one cycle, in microseconds.
-    pub(crate) cpu: f64,
-    /// Bytes that the server had written to the disk for one cycle.
-    pub(crate) written: f64,
 }
 
 impl Server {
@@ -91,37 +75,11 @@ impl Server {
         assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "no campaign");
     }
 
-    /// Has `clients` clients report `batch` runs a message for so many seconds.
-    pub(crate) fn load(&self, clients: u32, batch: u32, seconds: f64) -> Measured {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("load").arg(&self.address).args([clients, batch].map(|number| number.to_string()));
-        command.arg(seconds.to_string());
-        let mut load = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(load.stdout.take().unwrap()).lines();
-        let mut line = || lines.next().expect("the load ended").unwrap();
-        assert_eq!(line(), "begin");
-        let (cpu, written) = (self.cpu(), self.written());
-        let figures: Vec<f64> = line().split(' ').map(|word| word.parse().unwrap()).collect();
-        let (cpu, written) = (self.cpu() - cpu, self.written() - written);
-        assert!(load.wait().unwrap().success());
-        let [cycles, seconds, p50, p99, p999] = figures[..] else { panic!("{figures:?}") };
-        let rate = cycles / seconds;
-        Measured { rate, p50, p99, p999, cpu: cpu * 1e6 / cycles, written: written / cycles }
-    }
-
-    /// Processor time so far, in seconds.
-    fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // The name before may hold anything, a parenthesis included.
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / TICKS_PER_SECOND
-    }
-
-    /// Bytes that went to the disk so far.
-    fn written(&self) -> f64 {
-        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
-        io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).map_or(0.0, |bytes| bytes.parse().unwrap())
+    /// Has so many clients report so many runs a message for so many seconds.
+    pub(crate) fn load(&self, shape: Shape, seconds: f64) -> Measured {
+        let mut load = Command::new(std::env::current_exe().unwrap());
+        load.arg("load").arg(&self.address).args([shape.clients, shape.batch].map(|number| number.to_string()));
+        Measured::of(self.child.id(), load.arg(seconds.to_string()))
     }
 }
 

@@ -2,38 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::plan::{Results, Shape};
-use crate::server::{Kind, Measured};
-
-/// The middle of the rounds, field by field, and the spread of the rates.
-#[derive(Clone, Copy, Debug)]
-struct Middle {
-    measured: Measured,
-    lowest: f64,
-    highest: f64,
-}
-
-fn middle(rounds: &[Measured]) -> Middle {
-    let sorted = |field: fn(&Measured) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(field).collect();
-        values.sort_by(f64::total_cmp);
-        values
-    };
-    let median = |field| {
-        let values = sorted(field);
-        values[values.len() / 2]
-    };
-    let rates = sorted(|one| one.rate);
-    let measured = Measured {
-        rate: median(|one| one.rate),
-        p50: median(|one| one.p50),
-        p99: median(|one| one.p99),
-        p999: median(|one| one.p999),
-        cpu: median(|one| one.cpu),
-        written: median(|one| one.written),
-    };
-    Middle { measured, lowest: rates[0], highest: rates[rates.len() - 1] }
-}
+use crate::figures::{Middle, Shape};
+use crate::plan::Results;
+use crate::server::Kind;
 
 fn shapes(results: &Results) -> Vec<Shape> {
     let mut shapes: Vec<Shape> = results.keys().map(|(shape, _)| *shape).collect();
@@ -46,7 +17,7 @@ pub(crate) fn text(results: &Results) -> String {
     let mut out = String::new();
     writeln!(out, "runs a message · clients · server · cycles/s (lowest … highest) · p50 p99 p99.9 in µs · server CPU µs and bytes written a cycle").unwrap();
     for shape in shapes(results) {
-        let of = |kind| middle(&results[&(shape, kind)]);
+        let of = |kind| Middle::of(&results[&(shape, kind)]);
         for kind in Kind::ALL {
             let Middle { measured: m, lowest, highest } = of(kind);
             writeln!(
@@ -83,15 +54,7 @@ pub(crate) fn text(results: &Results) -> String {
 pub(crate) fn json(results: &Results) -> String {
     let rows: Vec<serde_json::Value> = results
         .iter()
-        .flat_map(|((shape, kind), rounds)| {
-            rounds.iter().map(move |one| {
-                serde_json::json!({
-                    "clients": shape.clients, "runs_per_message": shape.batch, "server": kind.word(),
-                    "cycles_per_second": one.rate, "p50_us": one.p50, "p99_us": one.p99, "p999_us": one.p999,
-                    "server_cpu_us_per_cycle": one.cpu, "written_bytes_per_cycle": one.written,
-                })
-            })
-        })
+        .flat_map(|((shape, kind), rounds)| rounds.iter().map(move |one| one.json(*shape, kind.word())))
         .collect();
     serde_json::to_string_pretty(&rows).unwrap() + "\n"
 }
@@ -102,7 +65,7 @@ const LEFT: f64 = 190.0;
 
 /// Bars of the median rates in runs a second, a group for each shape.
 pub(crate) fn svg(results: &Results) -> String {
-    let rate = |shape: &Shape, kind| middle(&results[&(*shape, kind)]).measured.rate * f64::from(shape.batch);
+    let rate = |shape: &Shape, kind| Middle::of(&results[&(*shape, kind)]).measured.rate * f64::from(shape.batch);
     let shapes = shapes(results);
     let rows = shapes.len() * (Kind::ALL.len() + 1);
     let mut out = String::new();

@@ -1,53 +1,38 @@
 //! One connection without blocking, for the load generator and for the echo that has one thread.
 //!
-//! Reads what is there, cuts it into frames, writes what fits and keeps the rest.
+//! Reads what is there, writes what fits and keeps the rest. What the bytes mean is for others to say.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use tenfold::limits;
-use tenfold::protocol::frame::Decoder;
 
 /// A connection.
-pub(crate) struct Peer {
+pub(crate) struct Connection {
     stream: TcpStream,
-    decoder: Decoder,
-    /// Bytes of the preface that are still to come.
-    preface: usize,
+    /// What was read and nobody has taken yet.
+    pub(crate) received: Vec<u8>,
     unsent: Vec<u8>,
     pub(crate) open: bool,
 }
 
-impl Peer {
-    /// `preface`: bytes that come before the first frame.
-    pub(crate) fn new(stream: TcpStream, preface: usize) -> Self {
+impl Connection {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_nonblocking(true).unwrap();
-        Self { stream, decoder: Decoder::new(limits::FRAME_BYTES_MAX), preface, unsent: Vec::new(), open: true }
+        Self { stream, received: Vec::new(), unsent: Vec::new(), open: true }
     }
 
-    /// Reads what is there; whether the preface has come with it.
-    pub(crate) fn read(&mut self) -> bool {
+    /// Reads what is there.
+    pub(crate) fn read(&mut self) {
         let mut buffer = [0; 16 * 1_024];
         match self.stream.read(&mut buffer) {
             Ok(0) => self.open = false,
-            Ok(bytes) => {
-                let skipped = self.preface.min(bytes);
-                self.preface -= skipped;
-                self.decoder.push(&buffer[skipped..bytes]);
-                return skipped > 0 && self.preface == 0;
-            }
+            Ok(bytes) => self.received.extend_from_slice(&buffer[..bytes]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.open = false,
         }
-        false
-    }
-
-    /// The body of the next frame.
-    pub(crate) fn frame(&mut self) -> Option<&[u8]> {
-        self.decoder.next_frame().unwrap()
     }
 
     /// Writes all of it, at once or as it fits.
@@ -70,7 +55,7 @@ impl Peer {
     }
 }
 
-impl AsFd for Peer {
+impl AsFd for Connection {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -91,6 +76,7 @@ impl Readiness {
         epoll::add(&self.epoll, source, EventData::new_u64(number), EventFlags::IN).unwrap();
     }
 
+    #[allow(dead_code, reason = "only servers lose clients")]
     pub(crate) fn remove(&self, source: impl AsFd) {
         epoll::delete(&self.epoll, source).unwrap();
     }
