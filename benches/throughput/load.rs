@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A cycle is from a report to the new work that follows it: all that was reported has been counted durably, and there is
-//! something to do. Says `begin` when all are under way, then, after the measured time, one line of figures.
+//! something to do. Says `begin` when all are under way, then, after the measured time and a cycle at least, one line of figures.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ pub(crate) fn run<C: Client>(address: &str, clients: u32, seconds: f64, client: 
         if !measuring && now >= begin {
             println!("begin");
             (begin, measuring) = (Instant::now(), true);
-        } else if measuring && now >= begin + length {
+        } else if measuring && now >= begin + length && !latencies.is_empty() {
             break;
         }
     }
