@@ -6,6 +6,6 @@ WITH counted AS (
     UPDATE task SET done = done + 1, lent_until = NULL WHERE id = ANY ($1) AND lent_until IS NOT NULL RETURNING id
 ), next AS (
     SELECT id FROM task WHERE lent_until IS NULL AND done < 100 AND (SELECT count(*) FROM counted) IS NOT NULL
-    LIMIT $2 FOR UPDATE SKIP LOCKED
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE task SET lent_until = now() + interval '60 s' FROM next WHERE task.id = next.id RETURNING task.id

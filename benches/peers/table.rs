@@ -12,37 +12,50 @@ fn shapes(results: &Results) -> Vec<Shape> {
     shapes
 }
 
-/// The table for people.
+/// The table for people and for docs/PERFORMANCE.md.
 pub(crate) fn text(results: &Results) -> String {
     let mut out = String::new();
-    writeln!(out, "runs a message · clients · server · cycles/s (lowest … highest) · p50 p99 p99.9 in µs · server CPU µs and bytes written a cycle · tenfold's rate to its").unwrap();
+    writeln!(out, "| clients × runs a message | server | cycles/s (lowest … highest) | p50 | p99 | CPU a cycle | `tenfold` to it |").unwrap();
+    writeln!(out, "|---|---|---|---|---|---|---|").unwrap();
     for shape in shapes(results) {
         let of = |kind| results.get(&(shape, kind)).map(|rounds| Middle::of(rounds));
         let ours = of(Kind::Tenfold).unwrap().measured.rate;
         for kind in Kind::ALL {
             let Some(Middle { measured: m, lowest, highest }) = of(kind) else { continue };
+            let rates = [m.rate, lowest, highest].map(grouped);
             writeln!(
                 out,
-                "{:>3} {:>4}  {:<14} {:>8.0} ({lowest:.0} … {highest:.0})  {:>6.0} {:>6.0} {:>6.0}  {:>6.1} {:>6.0}  {:>5.2}",
-                shape.batch,
+                "| {} × {} | {} | {} ({} … {}) | {} | {} | {:.1} | {} |",
                 shape.clients,
+                shape.batch,
                 kind.word(),
-                m.rate,
-                m.p50,
-                m.p99,
-                m.p999,
+                rates[0],
+                rates[1],
+                rates[2],
+                grouped(m.p50),
+                grouped(m.p99),
                 m.cpu,
-                m.written,
-                ours / m.rate
+                if kind == Kind::Tenfold { String::new() } else { format!("{:.2}", ours / m.rate) }
             )
             .unwrap();
         }
         let redis = [Kind::Redis, Kind::Streams].into_iter().filter_map(of).map(|middle| middle.measured.rate);
         if let Some(redis) = redis.max_by(f64::total_cmp) {
-            writeln!(out, "          tenfold to Redis at its better: {:.2}", ours / redis).unwrap();
+            writeln!(out, "| | *Redis at its better* | {} | | | | **{:.2}** |", grouped(redis), ours / redis).unwrap();
         }
     }
     out
+}
+
+/// 12345.6 as 12,346.
+fn grouped(number: f64) -> String {
+    let mut text = format!("{number:.0}");
+    let mut position = text.len();
+    while position > 3 {
+        position -= 3;
+        text.insert(position, ',');
+    }
+    text
 }
 
 /// The same for programs, every round of it.
