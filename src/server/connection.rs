@@ -15,7 +15,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -76,13 +76,13 @@ pub(crate) enum Written {
 
 /// Reads and writes until both have ended.
 ///
-/// `reading` owns the connection's registration, so its end makes the pipeline close the outbox, which ends `writing`.
+/// `reading` owns the connection's registration, so its end makes the pipeline close the outbox, which ends `writing`. Both are pinned by
+/// the caller: handed over, each would be in memory once more for every hand, as long as the connection lasts.
 pub(crate) async fn converse(
-    reading: impl Future<Output = Ending>,
-    writing: impl Future<Output = Written>,
+    reading: Pin<&mut impl Future<Output = Ending>>,
+    writing: Pin<&mut impl Future<Output = Written>>,
     overflow: &Overflow,
 ) -> Ending {
-    let (reading, writing) = (pin!(reading), pin!(writing));
     let (mut reading, mut writing) = (Apart::new(reading), Apart::new(writing));
     let mut ending = None;
     loop {
@@ -235,6 +235,7 @@ pub(crate) fn write_failure(error: &io::Error) -> Written {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::pin::pin;
 
     use super::*;
     use crate::server::outbox::AllOutboxes;
@@ -277,7 +278,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_peer_sent_before_it_vanished_is_read_to_the_end() {
         let (outbox, _outputs, overflow) = AllOutboxes::new(1_000).open(1, 1_000);
-        let ending = converse(read_slowly(Ending::Protocol("read".into())), ready(Written::Gone), &overflow).await;
+        let ending =
+            converse(pin!(read_slowly(Ending::Protocol("read".into()))), pin!(ready(Written::Gone)), &overflow).await;
         assert!(matches!(ending, Ending::Protocol(_)), "{ending:?}");
         drop(outbox);
     }
@@ -289,7 +291,7 @@ mod tests {
             read_slowly(Ending::PeerClosed).await;
             Written::Closed
         };
-        let ending = converse(ready(Ending::PeerClosed), writing, &overflow).await;
+        let ending = converse(pin!(ready(Ending::PeerClosed)), pin!(writing), &overflow).await;
         assert!(matches!(ending, Ending::Closed), "{ending:?}");
     }
 
@@ -298,7 +300,7 @@ mod tests {
         let (outbox, _outputs, overflow) = AllOutboxes::new(1).open(1, 1);
         let output = || crate::coordinator::command::Output::Idle(crate::types::Idle::Lent);
         let _ = (outbox.offer(output()), outbox.offer(output()));
-        let ending = converse(pending(), pending(), &overflow).await;
+        let ending = converse(pin!(pending()), pin!(pending()), &overflow).await;
         assert!(matches!(ending, Ending::SlowReader), "{ending:?}");
     }
 }

@@ -42,8 +42,8 @@ tokio::task_local! {
 }
 
 /// Marks `session` as one whose panic is the end of its connection, not of the process.
-pub(crate) async fn in_session<T>(session: impl Future<Output = T>) -> T {
-    IN_SESSION.scope((), session).await
+pub(crate) fn in_session<T>(session: impl Future<Output = T>) -> impl Future<Output = T> {
+    IN_SESSION.scope((), session)
 }
 
 /// From now on a panic on any thread calls `fatal`, after the usual report of the panic: in the pipeline it leaves memory

@@ -82,7 +82,7 @@ pub(crate) async fn serve(
         message: shared.bounds.message,
         phase: shared.closing.clone(),
     };
-    let ending = converse(reader.run(), writer.run(outputs, has_session), &overflow).await;
+    let ending = converse(pin!(reader.run()), pin!(writer.run(outputs, has_session)), &overflow).await;
     match &ending {
         Ending::Protocol(why) => tracing::info!(%peer, ?connection, "closed: {why}"),
         Ending::SlowReader => tracing::info!(%peer, ?connection, "closed: it takes too little of what is sent to it"),

@@ -10,6 +10,7 @@
 //! absent: any decision about counts. Tested in `tests/server_origin.rs`.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -64,8 +65,8 @@ pub(crate) async fn serve(
             tracing::debug!(%peer, ?connection, "a client of the origin's dialect");
             let (outbox, outputs, overflow) = shared.outboxes.open(shared.bounds.outbox, shared.bounds.outbox_bytes);
             let Ok(registration) = shared.inbox.open(connection, outbox).await else { return };
-            let reading = reader.run(first, registration, shared.origin_idle);
-            let writing = write(&mut socket.write, outputs, peer, shared.bounds.write);
+            let reading = pin!(reader.run(first, registration, shared.origin_idle));
+            let writing = pin!(write(&mut socket.write, outputs, peer, shared.bounds.write));
             converse(reading, writing, &overflow).await
         }
         Ok(Err(ending)) => ending,
