@@ -1,0 +1,266 @@
+//! What is measured, part by part.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::server::{Part, Server};
+use crate::table::Table;
+
+const MIB: f64 = 1024.0 * 1024.0;
+const ROUNDS: usize = 5;
+const SECONDS: &str = "3";
+
+/// Tasks of a large campaign, and of the largest.
+const MANY: u32 = 10_000_000;
+const MOST: u32 = 100_000_000;
+
+type Measure = fn(&mut Table);
+
+const PARTS: [(&str, Measure); 7] = [
+    ("create", create),
+    ("sessions", sessions),
+    ("recovery", recovery),
+    ("tasks", tasks),
+    ("checkpoints", checkpoints),
+    ("disk", disk),
+    ("herd", herd),
+];
+
+pub(crate) fn run(words: &[&str]) {
+    if let Some(unknown) = words.iter().find(|word| PARTS.iter().all(|(name, _)| name != *word)) {
+        panic!("{unknown} is unknown: see the head of benches/scale/main.rs");
+    }
+    let mut table = Table::default();
+    for (name, part) in PARTS {
+        if words.is_empty() || words.contains(&name) {
+            part(&mut table);
+        }
+    }
+    table.end();
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// How long it takes to create campaigns, and what an idle task takes.
+fn create(table: &mut Table) {
+    let directory = directory();
+    let server = Server::start(&directory.path().join("data"));
+    for (tasks, most) in [(MANY, 2.0), (MOST, 15.0)] {
+        let before = server.memory();
+        let took = server.create(tasks, 10);
+        table.row(&format!("create {tasks} tasks"), took.as_secs_f64(), most, "s");
+        let bound = 24.0 + 64.0 * MIB / f64::from(tasks);
+        let each = (server.memory() - before) / f64::from(tasks);
+        table.row(&format!("memory of each of {tasks} idle tasks"), each, bound, "bytes");
+    }
+    let file = directory.path().join("lines");
+    let mut lines = BufWriter::new(File::create(&file).unwrap());
+    (0..1_000_000).for_each(|number| writeln!(lines, "images/{number:010}.png").unwrap());
+    lines.flush().unwrap();
+    let took = server.command(&["create", "keyed", "--lines", file.to_str().unwrap()]);
+    table.row("create 1000000 tasks from a file of keys", took.as_secs_f64(), 5.0, "s");
+}
+
+/// What one load measured.
+struct Measured {
+    /// Cycles a second.
+    rate: f64,
+    /// Milliseconds.
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    longest: f64,
+}
+
+type Figure = fn(&Measured) -> f64;
+
+fn load(server: &Server, active: usize, idle: usize, batch: usize, seconds: &str) -> Measured {
+    let words = [active, idle, batch].map(|number| number.to_string());
+    let mut clients = Part::start(&["clients", &server.address, &words[0], &words[1], &words[2], seconds]);
+    assert_eq!(clients.line(), "ready");
+    clients.go_on();
+    let figures: Vec<f64> = clients.line().split(' ').map(|word| word.parse().unwrap()).collect();
+    clients.end();
+    let [cycles, seconds, p50, p99, p999, longest] = figures[..] else { panic!("{figures:?}") };
+    let [p50, p99, p999, longest] = [p50, p99, p999, longest].map(|microseconds| microseconds / 1_000.0);
+    Measured { rate: cycles / seconds, p50, p99, p999, longest }
+}
+
+/// The middle of a figure over rounds.
+fn median(rounds: &[Measured], figure: Figure) -> f64 {
+    let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// What an idle session takes, and how far idle ones disturb those that work.
+fn sessions(table: &mut Table) {
+    const ALL: usize = 10_000;
+    const ACTIVE: usize = 1_000;
+    let directory = directory();
+    let server = Server::start(&directory.path().join("data"));
+    server.create(MANY, 100);
+    // What a server takes that has just worked is not the sessions'.
+    load(&server, ACTIVE, 0, 1, "1");
+    let before = server.memory();
+    let mut clients = Part::start(&["clients", &server.address, "0", &ALL.to_string(), "1", "0"]);
+    assert_eq!(clients.line(), "ready");
+    table.row("memory of each of 10000 idle sessions", (server.memory() - before) / ALL as f64 / 1_024.0, 8.0, "KiB");
+    clients.go_on();
+    clients.line();
+    clients.end();
+
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        alone.push(load(&server, ACTIVE, 0, 1, SECONDS));
+        beside.push(load(&server, ACTIVE, ALL - ACTIVE, 1, SECONDS));
+    }
+    let figures: [(&str, Figure); 2] = [("p50", |one| one.p50), ("p99", |one| one.p99)];
+    for (name, figure) in figures {
+        let (alone, beside) = (median(&alone, figure), median(&beside, figure));
+        table.note(&format!("{name} of 1000 sessions that work, alone"), format_args!("{alone:.1} ms"));
+        table.row(&format!("the same beside 9000 idle ones, {name}"), beside / alone, 1.3, "of that");
+    }
+}
+
+/// How long a start takes.
+fn recovery(table: &mut Table) {
+    for (tasks, leases, most) in [(MANY, 1_000_000, 3.0), (MOST, 0, 20.0)] {
+        let directory = directory();
+        let data = directory.path().join("data");
+        fill(&data, tasks, leases);
+        let server = Server::start(&data);
+        let what = format!("start on {tasks} touched tasks and {leases} leases");
+        table.row(&what, server.started.as_secs_f64(), most, "s");
+        table.note("…", server.said.join("; ").replace(data.to_str().unwrap(), "data"));
+        if leases == 0 {
+            let each = server.memory() / f64::from(tasks);
+            table.row("memory of each of these tasks", each, 24.0 + 64.0 * MIB / f64::from(tasks), "bytes");
+        }
+        table.note("room on the disk", format_args!("{:.0} MiB", server.disk() / MIB));
+    }
+}
+
+/// Fills a directory in a process of its own, so that nothing of it stays in this one's memory.
+fn fill(data: &Path, tasks: u32, leases: u32) {
+    let mut part = Part::start(&["fill", data.to_str().unwrap(), &tasks.to_string(), &leases.to_string()]);
+    assert_eq!(part.line(), "filled");
+    part.end();
+}
+
+/// Throughput at many tasks beside that at few.
+fn tasks(table: &mut Table) {
+    let (few, most) = (directory(), directory());
+    let few = Server::start(&few.path().join("data"));
+    few.create(1_000, 1_000_000_000);
+    let data = most.path().join("data");
+    fill(&data, MOST, 0);
+    let most = Server::start(&data);
+    for (clients, batch) in [(64, 1), (64, 64)] {
+        let (mut at_few, mut at_most) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            at_few.push(load(&few, clients, 0, batch, SECONDS));
+            at_most.push(load(&most, clients, 0, batch, SECONDS));
+        }
+        let (at_few, at_most) = (median(&at_few, |one| one.rate), median(&at_most, |one| one.rate));
+        let what = format!("{clients} sessions, {batch} runs a message, 1000 tasks");
+        table.note(&what, format_args!("{at_few:.0} messages/s"));
+        table.row("the same divided by that of 100000000 touched tasks", at_few / at_most, 1.2, "");
+    }
+}
+
+/// How long a report waits with checkpoints, and without.
+fn checkpoints(table: &mut Table) {
+    let directory = directory();
+    let start = |name: &str, arguments: &[&str]| {
+        let server = Server::start_with(&directory.path().join(name), "127.0.0.1:0", arguments);
+        server.create(MANY, 100);
+        server
+    };
+    let with = start("with", &[]);
+    let without = start("without", &["--pace", "2000000000,2000000000,4080"]);
+    let (mut measured, mut never) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        measured.push(load(&with, 64, 0, 1, SECONDS));
+        never.push(load(&without, 64, 0, 1, SECONDS));
+    }
+    let figures: [(&str, Figure); 4] =
+        [("p50", |one| one.p50), ("p99", |one| one.p99), ("p99.9", |one| one.p999), ("longest", |one| one.longest)];
+    for (name, figure) in figures {
+        table.note(&format!("64 sessions, no checkpoint, {name}"), format_args!("{:.1} ms", median(&never, figure)));
+        table.row(&format!("the same with checkpoints, {name}"), median(&measured, figure), 50.0, "ms");
+    }
+}
+
+/// The disk after many runs, beside the state.
+fn disk(table: &mut Table) {
+    const RUNS: f64 = 50_000_000.0;
+    const BATCH: usize = 64;
+    let directory = directory();
+    let server = Server::start(&directory.path().join("data"));
+    server.create(1_000_000, 1_000);
+    let (mut runs, mut largest, began) = (0.0, 0.0_f64, Instant::now());
+    while runs < RUNS {
+        let measured = load(&server, 64, 0, BATCH, "10");
+        runs += measured.rate * 10.0 * BATCH as f64;
+        largest = largest.max(server.disk());
+        eprintln!("{runs:.0} runs, {:.0} MiB, {:?}", server.disk() / MIB, began.elapsed());
+    }
+    let data = server.kill();
+    let again = Server::start(&data);
+    let state = stored_bytes(&again.said);
+    table.note("runs done, of 1000000 tasks", format_args!("{:.0} million", runs / 1e6));
+    table.note("what is stored then: pages and journal", format_args!("{:.1} MiB", state / MIB));
+    let bound = 2.5 * state / MIB + 256.0;
+    table.row("the largest that the directory was", largest / MIB, bound, "MiB");
+    table.row("start after these runs", again.started.as_secs_f64(), 3.0, "s");
+}
+
+/// Bytes of pages and of journal that a server says to have read.
+fn stored_bytes(said: &[String]) -> f64 {
+    let line = said.iter().find(|line| line.contains("  read ")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let bytes = words.windows(2).filter(|pair| pair[1].starts_with("byte"));
+    bytes.map(|pair| pair[0].replace(',', "").parse::<f64>().unwrap()).sum()
+}
+
+/// How long it takes until everybody who returns at once is served.
+fn herd(table: &mut Table) {
+    const CLIENTS: usize = 5_000;
+    let directory = directory();
+    let server = Server::start(&directory.path().join("data"));
+    server.create(MANY, 100);
+    let mut clients = Part::start(&["herd-of", &CLIENTS.to_string(), &server.address]);
+    assert_eq!(clients.line(), "ready");
+    clients.go_on();
+    let address = server.address.clone();
+    let data = server.kill();
+    let _again = Server::start_with(&data, &address, &[]);
+    let began = Instant::now();
+    assert_eq!(clients.line(), "served");
+    table.row("5000 clients that return at once, until all are served", began.elapsed().as_secs_f64(), 5.0, "s");
+    clients.end();
+}
+
+/// Works for so many minutes, and prints what the server takes after each.
+pub(crate) fn soak(minutes: u64) {
+    let directory = directory();
+    let server = Server::start(&directory.path().join("data"));
+    server.create(1_000_000, 1_000_000);
+    for minute in 1..=minutes {
+        let began = Instant::now();
+        let measured = load(&server, 64, 0, 1, "58");
+        let (memory, disk) = (server.memory() / MIB, server.disk() / MIB);
+        println!(
+            "minute {minute}: {:.0} messages/s, {memory:.1} MiB of memory, {disk:.0} MiB on the disk",
+            measured.rate
+        );
+        std::thread::sleep(Duration::from_mins(1).saturating_sub(began.elapsed()));
+    }
+}
