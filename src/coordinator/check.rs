@@ -143,7 +143,7 @@ impl Coordinator {
         let (count, frontier) = (campaign.count(), campaign.open.frontier());
         let first_level = first_level(campaign.row.spec.order, campaign.numbered());
         let scanned = OpenTasks::restored(count, first_level, frontier, |task| campaign.level(task));
-        require(campaign.open == scanned, || "the index of open tasks".into())?;
+        require(campaign.open.agrees_with(&scanned), || "the index of open tasks".into())?;
         let beyond = campaign.tasks.end() > frontier || campaign.quarantined.iter().any(|task| task.0 >= frontier);
         require(!beyond, || "a touched task beyond the frontier".into())?;
         for (task, slot) in &campaign.troubles {

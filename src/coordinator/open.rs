@@ -2,21 +2,25 @@
 //!
 //! ```text
 //!   (level, word) ──▶ 64 bits, one a task          lowest level first, then lowest task
-//!   tasks >= frontier: all open at the first level, not in the map
+//!     a few of them at hand, the others in a map
+//!   tasks >= frontier: all open at the first level, in neither
 //! ```
 //!
 //! The level is the campaign's business (0 for everybody in order `lowest`; the number of the next run in order `even`).
 //! Tasks nobody has touched cost nothing: they lie beyond the frontier, which moves up a word at a time as they are
-//! needed, so neither memory nor the work of a step depends on the number of tasks.
+//! needed, so neither memory nor the work of a step depends on the number of tasks. Once all are touched there are as many words in the map
+//! as the campaign has; but tasks go out word by word, so as a rule they leave one word at hand and arrive at the other, and the map
+//! is walked once for 64 of them.
 //!
-//! **Invariant**: the index holds exactly the open tasks, each at one level, and no word without any. A full scan makes it anew after a restart, and
-//! checks it (`check.rs`); the cost is shown by counting comparisons of keys (`tests/cost.rs`).
+//! **Invariant**: the index holds exactly the open tasks, each at one level, and no word without any in the map; no place is both in the map and at
+//! hand. A full scan makes it anew after a restart, and checks it (`check.rs`); the cost is shown by counting the places that are looked at
+//! (`tests/cost.rs`).
 
 use std::collections::BTreeMap;
 
 use crate::types::TaskIndex;
 
-/// Place of 64 tasks at one level. Its own type so that tests can count how often keys are compared.
+/// Place of 64 tasks at one level. Its own type so that tests can count how often places are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     level: u32,
@@ -37,10 +41,15 @@ impl PartialOrd for Place {
     }
 }
 
+/// Places at hand: those that tasks leave and arrive at as they are lent, and as many again for runs that come back meanwhile.
+const AT_HAND: usize = 4;
+
 /// The open tasks of one campaign.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct OpenTasks {
     places: BTreeMap<Place, u64>,
+    /// The places that were changed last, the latest first; some may have no open task.
+    at_hand: Vec<(Place, u64)>,
     /// Tasks from here on are untouched: open at `first_level`. A multiple of 64, or `count`.
     frontier: u32,
     count: u32,
@@ -50,7 +59,7 @@ pub(super) struct OpenTasks {
 impl OpenTasks {
     /// `count` tasks, all open at `first_level`.
     pub(super) fn new(count: u32, first_level: u32) -> Self {
-        Self { places: BTreeMap::new(), frontier: 0, count, first_level }
+        Self { places: BTreeMap::new(), at_hand: Vec::with_capacity(AT_HAND + 1), frontier: 0, count, first_level }
     }
 
     /// `count` tasks; of those that may be touched, all of them below `touched`, `level` tells where each is open.
@@ -76,7 +85,7 @@ impl OpenTasks {
             let word = first / 64;
             places.extend(levels.drain(..).map(|(level, bits)| (Place { level, word }, bits)));
         }
-        Self { places, frontier, count, first_level }
+        Self { places, frontier, ..Self::new(count, first_level) }
     }
 
     /// Tasks below this may be touched; those from here on are open at the first level.
@@ -86,7 +95,16 @@ impl OpenTasks {
 
     /// Whether no task is open.
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty() && self.frontier >= self.count
+        self.places.is_empty() && self.frontier >= self.count && self.at_hand.iter().all(|(_, bits)| *bits == 0)
+    }
+
+    /// Whether the same tasks are open at the same levels as in `scanned`, which has nothing at hand.
+    pub(super) fn agrees_with(&self, scanned: &Self) -> bool {
+        let at_hand: BTreeMap<Place, u64> = self.at_hand.iter().copied().filter(|(_, bits)| *bits != 0).collect();
+        let others = scanned.places.iter().filter(|(place, _)| !at_hand.contains_key(place));
+        self.frontier == scanned.frontier
+            && at_hand.iter().all(|(place, bits)| scanned.places.get(place) == Some(bits))
+            && self.places.iter().eq(others)
     }
 
     /// The open task that goes out first, after `position` if one is given; with its level.
@@ -103,31 +121,62 @@ impl OpenTasks {
     /// Makes the task open at `level`.
     pub(super) fn insert(&mut self, level: u32, task: TaskIndex) {
         debug_assert!(task.0 < self.frontier, "a task is touched only after it was lent");
-        *self.places.entry(Place { level, word: task.0 / 64 }).or_default() |= 1 << (task.0 % 64);
+        *self.take_in_hand(Place { level, word: task.0 / 64 }) |= 1 << (task.0 % 64);
     }
 
     /// Makes the task, open at `level`, not open there.
     pub(super) fn remove(&mut self, level: u32, task: TaskIndex) {
-        let place = Place { level, word: task.0 / 64 };
-        if let Some(bits) = self.places.get_mut(&place) {
-            *bits &= !(1 << (task.0 % 64));
-            if *bits == 0 {
-                self.places.remove(&place);
+        *self.take_in_hand(Place { level, word: task.0 / 64 }) &= !(1 << (task.0 % 64));
+    }
+
+    /// The bits of a place, which is at hand from now on, in the stead of the one that was changed longest ago.
+    fn take_in_hand(&mut self, place: Place) -> &mut u64 {
+        #[cfg(test)]
+        visits::count();
+        if let Some(index) = self.at_hand.iter().position(|(known, _)| *known == place) {
+            self.at_hand[..=index].rotate_right(1);
+        } else {
+            let bits = self.places.remove(&place).unwrap_or(0);
+            self.at_hand.insert(0, (place, bits));
+            if self.at_hand.len() > AT_HAND
+                && let Some((place, bits)) = self.at_hand.pop()
+                && bits != 0
+            {
+                self.places.insert(place, bits);
             }
+        }
+        &mut self.at_hand[0].1
+    }
+
+    /// Moves the frontier to the end, as if all tasks had been lent: the index is as large as it gets at one level.
+    #[cfg(test)]
+    pub(super) fn advance_to_end(&mut self) {
+        while self.frontier < self.count {
+            self.advance();
         }
     }
 
     /// The first open task below the frontier after `position`.
     fn next_known(&self, position: Option<(u32, TaskIndex)>) -> Option<(u32, TaskIndex)> {
-        let task = |place: &Place, bits: u64| (place.level, TaskIndex(place.word * 64 + bits.trailing_zeros()));
-        let Some((level, TaskIndex(after))) = position else {
-            return self.places.first_key_value().map(|(place, bits)| task(place, *bits));
+        let first = |place: &Place, bits: u64| {
+            #[cfg(test)]
+            visits::count();
+            let later = match position {
+                Some((level, TaskIndex(after))) if *place == (Place { level, word: after / 64 }) => {
+                    bits & (!1u64).checked_shl(after % 64).unwrap_or(0)
+                }
+                Some((level, TaskIndex(after))) if (place.level, place.word) < (level, after / 64) => 0,
+                Some(_) | None => bits,
+            };
+            (later != 0).then(|| (place.level, TaskIndex(place.word * 64 + later.trailing_zeros())))
         };
-        let from = Place { level, word: after / 64 };
-        self.places.range(from..).find_map(|(place, bits)| {
-            let later = if *place == from { bits & (!1u64).checked_shl(after % 64).unwrap_or(0) } else { *bits };
-            (later != 0).then(|| task(place, later))
-        })
+        let known = match position {
+            None => self.places.first_key_value().and_then(|(place, bits)| first(place, *bits)),
+            Some((level, TaskIndex(after))) => {
+                self.places.range(Place { level, word: after / 64 }..).find_map(|(place, bits)| first(place, *bits))
+            }
+        };
+        self.at_hand.iter().filter_map(|(place, bits)| first(place, *bits)).chain(known).min()
     }
 
     /// Moves the frontier up by one word, whose tasks are open at the first level.
@@ -139,7 +188,7 @@ impl OpenTasks {
     }
 }
 
-/// Counts comparisons of places, so that a test can show what a step costs.
+/// Counts places that are compared or looked at, so that a test can show what a step costs.
 #[cfg(test)]
 pub(super) mod visits {
     use std::cell::Cell;
@@ -150,7 +199,7 @@ pub(super) mod visits {
         VISITS.set(VISITS.get() + 1);
     }
 
-    /// Comparisons since the last call, on this thread.
+    /// How many since the last call, on this thread.
     pub(in crate::coordinator) fn take() -> u64 {
         VISITS.replace(0)
     }
@@ -158,6 +207,8 @@ pub(super) mod visits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -196,8 +247,47 @@ mod tests {
                     inserted.insert(level, task);
                 }
             }
-            assert_eq!(OpenTasks::restored(210, 1, touched, level), inserted, "{touched} touched");
+            let restored = OpenTasks::restored(210, 1, touched, level);
+            assert!(inserted.agrees_with(&restored), "{touched} touched: {inserted:?}, {restored:?}");
         }
+    }
+
+    #[test]
+    fn what_is_at_hand_is_found_where_it_belongs() {
+        // As a plain set of (level, task), through changes that go anywhere and looks from anywhere.
+        let (mut open, mut plain) = (OpenTasks::new(1_000, 0), BTreeSet::new());
+        open.advance_to_end();
+        plain.extend((0..1_000).map(|task| (0, TaskIndex(task))));
+        let mut number = 1_u32;
+        let mut below = |bound: u32| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 8) % bound
+        };
+        for _ in 0..20_000 {
+            let task = TaskIndex(if below(3) > 0 { below(1_000) } else { below(70) });
+            let known = (0..4).find(|level| plain.contains(&(*level, task)));
+            if let Some(level) = known {
+                open.remove(level, task);
+                plain.remove(&(level, task));
+            }
+            if below(3) > 0 {
+                let level = below(4);
+                open.insert(level, task);
+                plain.insert((level, task));
+            }
+            let position = (below(4), TaskIndex(below(1_000)));
+            let after = (std::ops::Bound::Excluded(position), std::ops::Bound::Unbounded);
+            assert_eq!(open.next(Some(position)), plain.range(after).next().copied());
+            assert_eq!(open.next(None), plain.first().copied());
+            assert_eq!(open.is_empty(), plain.is_empty());
+        }
+        let level = |task| (0..4).find(|level| plain.contains(&(*level, task)));
+        let mut scanned = OpenTasks::restored(1_000, 0, 1_000, level);
+        assert!(open.agrees_with(&scanned));
+        let (level, task) =
+            open.at_hand.iter().find(|(_, bits)| *bits != 0).map(|(place, _)| (place.level, place.word * 64)).unwrap();
+        scanned.places.remove(&Place { level, word: task / 64 });
+        assert!(!open.agrees_with(&scanned), "what is at hand is not there");
     }
 
     #[test]
