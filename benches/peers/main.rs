@@ -19,9 +19,9 @@
 //! loop over loopback. Servers take turns within every round; every one is a process of its own, in a new directory on
 //! the same file system. What is compared are the medians over rounds of one run.
 //!
-//! Each peer is set up in its own favour where that costs no durability: no rewriting of Redis' file meanwhile, its queue a mere
-//! number that rises; jobs are put before the time is measured; PostgreSQL's table fits its memory. None of them does
-//! what a report costs `tenfold` beside the count: know it when it comes twice, and keep who holds what.
+//! Each peer is set up in its own favour where that costs no durability: no rewriting of Redis' file meanwhile; everything is
+//! put before the time is measured; PostgreSQL's table fits its memory. None of them does what a report costs `tenfold` beside
+//! the count: know it when it comes again, and keep who holds what.
 //!
 //! **Invariant.** A server dies with the benchmark: it is ended when it is dropped, and the kernel kills it if the benchmark is killed.
 //!

@@ -1,8 +1,8 @@
 //! Redis, every write synced before its answer: as a script that does what a cycle is, and as streams are used.
 //!
 //! ```text
-//!   script:   EVALSHA lend.lua counts leases returned next · how many · the runs done     ──▶  the next runs
-//!   streams:  XACK jobs fleet id… · XREADGROUP GROUP fleet c7 COUNT n STREAMS jobs >      ──▶  how many · the next entries
+//!   script:   EVALSHA lend.lua ready leases counts · until when · how many · the runs done  ──▶  the next runs
+//!   streams:  XACK jobs fleet id… · XREADGROUP GROUP fleet c7 COUNT n STREAMS jobs >        ──▶  how many · the next entries
 //! ```
 //!
 //! Redis syncs once for all that it read in one turn of its loop, before it answers any of it.
@@ -10,20 +10,29 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::time::SystemTime;
 
 use rustix::process::Signal;
 
 use crate::load::Client;
 use crate::process::{Missing, Process, dying_with_us, find, first_line, free_address};
-use crate::server::{LEASE_MS, RUNS, SECONDS_MORE, Server};
+use crate::server::{LEASE_MS, SECONDS_MORE, Server};
 
 const SCRIPT: &str = include_str!("lend.lua");
 
-/// Entries that a stream must have for a second of load: more than Redis can acknowledge.
-const ENTRIES_PER_SECOND: f64 = 800_000.0;
+/// Runs, or entries of the stream, that there must be for a second of load: more than Redis can do.
+const RUNS_PER_SECOND: f64 = 800_000.0;
 
-/// Entries that are added at a time.
-const ENTRIES_ADDED: u64 = 10_000;
+/// Runs that are put at a time.
+const RUNS_PUT: u64 = 5_000;
+
+/// The first run's name, so that all are equally long.
+const RUNS_FROM: u64 = 1_000_000_000;
+
+/// Puts runs from ARGV[1] to ARGV[2].
+const PUT_READY: &str = "for run = ARGV[1], ARGV[2] do redis.call('RPUSH', KEYS[1], string.format('%d', run)) end";
+const PUT_JOBS: &str =
+    "for run = ARGV[1], ARGV[2] do redis.call('XADD', KEYS[1], '*', 'run', string.format('%d', run)) end";
 
 /// How Redis is used as a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +45,8 @@ pub(crate) struct Redis {
     process: Process,
     version: String,
     way: Way,
-    /// In the stream.
-    entries: u64,
+    /// Runs that were put so far.
+    put: u64,
 }
 
 impl Redis {
@@ -49,17 +58,20 @@ impl Redis {
         command.arg(directory).args(["--appendonly", "yes", "--appendfsync", "always"]);
         command.args(["--save", "", "--auto-aof-rewrite-percentage", "0"]);
         let process = Process::start(&mut command, address, directory, Signal::TERM);
-        Ok(Self { process, version: first_line(&program, "--version"), way, entries: 0 })
+        Ok(Self { process, version: first_line(&program, "--version"), way, put: 0 })
     }
 
-    /// Entries are added without syncs; then the syncs are as before.
-    fn fill(&mut self, connection: &mut TcpStream, entries: u64) {
+    /// Puts so many runs without syncs; then the syncs are as before.
+    fn put(&mut self, connection: &mut TcpStream, runs: u64) {
+        let (put, key) = match self.way {
+            Way::Script => (PUT_READY, "ready"),
+            Way::Streams => (PUT_JOBS, "jobs"),
+        };
         call(connection, &["CONFIG", "SET", "appendfsync", "no"]);
-        let add = "for task = ARGV[1], ARGV[2] do redis.call('XADD', KEYS[1], '*', 'task', task) end";
-        while self.entries < entries {
-            let (first, last) = (self.entries, self.entries + ENTRIES_ADDED - 1);
-            call(connection, &["EVAL", add, "1", "jobs", &first.to_string(), &last.to_string()]);
-            self.entries += ENTRIES_ADDED;
+        for _ in 0..runs.div_ceil(RUNS_PUT) {
+            let first = RUNS_FROM + self.put;
+            call(connection, &["EVAL", put, "1", key, &first.to_string(), &(first + RUNS_PUT - 1).to_string()]);
+            self.put += RUNS_PUT;
         }
         call(connection, &["CONFIG", "SET", "appendfsync", "always"]);
     }
@@ -76,11 +88,16 @@ impl Server for Redis {
 
     fn prepare(&mut self, seconds: f64) {
         let mut connection = TcpStream::connect(self.process.address()).unwrap();
+        let wanted = ((seconds + SECONDS_MORE) * RUNS_PER_SECOND) as u64;
         match self.way {
-            Way::Script => drop(call(&mut connection, &["DEL", "leases"])),
+            Way::Script => {
+                call(&mut connection, &["DEL", "leases"]);
+                let there: u64 = call(&mut connection, &["LLEN", "ready"])[0].parse().unwrap();
+                self.put(&mut connection, wanted.saturating_sub(there));
+            }
             Way::Streams => {
                 // Entries stay when they are acknowledged, so a new group begins with the first again.
-                self.fill(&mut connection, ((seconds + SECONDS_MORE) * ENTRIES_PER_SECOND) as u64);
+                self.put(&mut connection, wanted.saturating_sub(self.put));
                 call(&mut connection, &["XGROUP", "DESTROY", "jobs", "fleet"]);
                 call(&mut connection, &["XGROUP", "CREATE", "jobs", "fleet", "0"]);
             }
@@ -156,23 +173,25 @@ fn scalars(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
 
 /// A client that calls the script.
 pub(crate) struct Scripted {
-    /// The words of every call, up to how many are to be lent.
+    /// The words that every call begins with.
     begin: Vec<u8>,
     batch: u32,
 }
 
 impl Scripted {
     pub(crate) fn new(script: &str, batch: u32) -> Self {
-        let (mut begin, runs, lease) = (Vec::new(), RUNS.to_string(), LEASE_MS.to_string());
-        words(&["EVALSHA", script, "4", "counts", "leases", "returned", "next", &runs, &lease], &mut begin);
+        let mut begin = Vec::new();
+        words(&["EVALSHA", script, "3", "ready", "leases", "counts"], &mut begin);
         Self { begin, batch }
     }
 
     fn call(&self, done: &[&[u8]], out: &mut Vec<u8>) {
-        const WORDS: usize = 10;
+        const WORDS: usize = 8;
         command(WORDS + done.len(), out);
         out.extend_from_slice(&self.begin);
-        word(self.batch.to_string().as_bytes(), out);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let deadline = now.as_millis() + u128::from(LEASE_MS);
+        words(&[&deadline.to_string(), &self.batch.to_string()], out);
         for run in done {
             word(run, out);
         }
@@ -186,7 +205,7 @@ impl Client for Scripted {
 
     fn turn(&mut self, received: &mut Vec<u8>, out: &mut Vec<u8>) {
         let Some((lent, length)) = scalars(received) else { return };
-        assert_eq!(lent.len(), self.batch as usize, "fewer were lent");
+        assert_eq!(lent.len(), self.batch as usize, "the list is at its end");
         self.call(&lent, out);
         received.drain(..length);
     }
