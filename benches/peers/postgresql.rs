@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   startup · Parse lend.sql ──▶ …
-//!   Bind {3,17} 2 · Execute · Sync ──▶ a row for each task lent · ReadyForQuery
+//!   Bind {3,17} 2 0 · Execute · Sync ──▶ a row for each task lent · ReadyForQuery
 //! ```
 //!
 //! Speaks as much of the protocol (version 3, texts) as that takes. PostgreSQL refuses to run as root, so for root it runs as
@@ -26,9 +26,10 @@ use crate::server::Server;
 const LEND: &str = include_str!("lend.sql");
 
 /// Every task is to be done a hundred times, so these last.
+const TASKS: u32 = 1_000_000;
 const CREATE: &str = "
     CREATE TABLE task (id integer PRIMARY KEY, done integer NOT NULL DEFAULT 0, lent_until timestamptz);
-    INSERT INTO task (id) SELECT generate_series(1, 1000000);
+    INSERT INTO task (id) SELECT generate_series(0, 999999);
     CREATE INDEX task_open ON task (id) WHERE lent_until IS NULL AND done < 100;
     ANALYZE task;
 ";
@@ -209,13 +210,15 @@ fn next(received: &[u8]) -> Option<(u8, &[u8], usize)> {
 
 /// A client that has the statement prepared.
 pub(crate) struct Worker {
+    /// The first task that it looks at.
+    from: u32,
     batch: u32,
     lent: Vec<String>,
 }
 
 impl Worker {
-    pub(crate) fn new(batch: u32) -> Self {
-        Self { batch, lent: Vec::new() }
+    pub(crate) fn new(number: u32, clients: u32, batch: u32) -> Self {
+        Self { from: TASKS / clients * number, batch, lent: Vec::new() }
     }
 
     /// Bind, Execute, Sync.
@@ -225,9 +228,9 @@ impl Worker {
         message(b'B', out, |body| {
             text("", body);
             text("lend", body);
-            // Parameters as texts; two of them; rows as texts.
-            body.extend_from_slice(&[0, 0, 0, 2]);
-            for parameter in [done, self.batch.to_string()] {
+            // Parameters as texts; three of them; rows as texts.
+            body.extend_from_slice(&[0, 0, 0, 3]);
+            for parameter in [done, self.batch.to_string(), self.from.to_string()] {
                 body.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
                 body.extend_from_slice(parameter.as_bytes());
             }

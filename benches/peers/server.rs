@@ -85,7 +85,9 @@ impl Kind {
             }
             Self::Streams => load::run(address, clients, seconds, |number| redis::Streaming::new(number, batch)),
             Self::Beanstalkd => load::run(address, clients, seconds, |_| beanstalkd::Worker::new(batch)),
-            Self::Postgresql => load::run(address, clients, seconds, |_| postgresql::Worker::new(batch)),
+            Self::Postgresql => {
+                load::run(address, clients, seconds, |number| postgresql::Worker::new(number, clients, batch));
+            }
         }
     }
 }
