@@ -1,7 +1,7 @@
 //! Makes data directories as a server leaves them after much work, without the hours: the same coordinator and ledger, without sockets.
 //!
-//! Every task is touched: nine of ten are done, the others open with one run of ten. Then, if leases are wanted, sessions hold as many, each
-//! of another open task, and go on to report in random order, so that every page is dirty and the journal as long as it gets.
+//! Every task is touched: one run of ten is done. If leases are wanted, nine of ten tasks are done instead, and sessions hold as many leases, each
+//! of another open task; they go on to report in random order, so that every page is dirty and the journal as long as it gets.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ const MESSAGES_PER_COMMIT: u32 = 4;
 const REPORTS_PER_LEASE: u32 = 2;
 
 pub(crate) fn fill(directory: &Path, tasks: u32, leases: u32) {
-    touch_tasks(directory, tasks);
+    touch_tasks(directory, tasks, if leases > 0 { 10 } else { 1 });
     if leases > 0 {
         work(directory, leases);
     }
@@ -51,17 +51,19 @@ fn apply(opened: &mut Opened, commands: Vec<Command>) -> Vec<(ConnectionId, Outp
 struct Touched<'a> {
     coordinator: &'a Coordinator,
     end: u32,
+    /// The first of so many is open.
+    open: u32,
 }
 
 impl Rows for Touched<'_> {
     fn row(&self, key: RowKey) -> Option<Row> {
         let RowKey::Task(CAMPAIGN, task) = key else { return self.coordinator.row(key) };
-        let done = if task.0.is_multiple_of(10) { 1 } else { RUNS };
+        let done = if task.0.is_multiple_of(self.open) { 1 } else { RUNS };
         (task.0 < self.end).then_some(Row::Task(CAMPAIGN, task, TaskRow { done, extra: 0, issued: 0 }))
     }
 }
 
-fn touch_tasks(directory: &Path, tasks: u32) {
+fn touch_tasks(directory: &Path, tasks: u32, open_tasks: u32) {
     let mut opened = open(directory);
     let spec = CampaignSpec {
         name: "filled".into(),
@@ -78,7 +80,7 @@ fn touch_tasks(directory: &Path, tasks: u32) {
     let create = Command::Control { connection: ConnectionId(1), id: 1, request: create };
     apply(&mut opened, vec![Command::Boot, create]);
     let Opened { mut ledger, coordinator, .. } = opened;
-    let mut touched = Touched { coordinator: &coordinator, end: 0 };
+    let mut touched = Touched { coordinator: &coordinator, end: 0, open: open_tasks };
     while touched.end < tasks {
         let first = touched.end;
         touched.end = tasks.min(first + ROWS_PER_COMMIT);
