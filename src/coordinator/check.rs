@@ -173,3 +173,25 @@ fn take_through<'all, T>(things: &mut OfTasks<'all, T>, task: TaskIndex) -> (OfT
 fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), Inconsistent> {
     if holds { Ok(()) } else { Err(Inconsistent(what())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_are_taken_with_their_task_and_those_before_apart() {
+        let all =
+            [(1, 'a'), (1, 'b'), (3, 'c'), (4, 'd'), (4, 'e'), (9, 'f')].map(|(task, thing)| (TaskIndex(task), thing));
+        let mut things = all.as_slice();
+        let mut take = |task| {
+            let (before, own) = take_through(&mut things, TaskIndex(task));
+            (before.iter().map(|(_, thing)| *thing).collect::<String>(), own.iter().map(|(_, thing)| *thing).collect())
+        };
+        let pair = |before: &str, own: &str| (before.to_owned(), own.to_owned());
+        assert_eq!(take(0), pair("", ""));
+        assert_eq!(take(1), pair("", "ab"));
+        assert_eq!(take(4), pair("c", "de"));
+        assert_eq!(take(5), pair("", ""));
+        assert_eq!(things, &all[5..]);
+    }
+}
