@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use tenfold::limits;
 use tenfold::protocol::codec;
 use tenfold::protocol::frame::{CLIENT_PREFACE_BYTES, Decoder, ServerPreface, VERSIONS};
@@ -27,6 +27,8 @@ use crate::native::Frames;
 
 /// The preallocated file is written round and round within this.
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
+/// What the system writes at once, at least.
+const PAGE_BYTES: usize = 4_096;
 
 /// What is said to whom; encoded once.
 struct Answers {
@@ -170,6 +172,8 @@ pub(crate) fn run_epoll(path: &Path) {
         file.write_all_at(&zeros, offset).unwrap();
     }
     file.sync_all().unwrap();
+    // The system holds these zeros in pieces of a megabyte, and would write a whole one for every group in it.
+    fadvise(&file, 0, None, Advice::DontNeed).unwrap();
     let (listener, mut readiness, mut end) = (listen(), Readiness::new(), 0);
     readiness.add(&listener, LISTENER);
     let mut clients: HashMap<u64, (Connection, Frames, Answers)> = HashMap::new();
@@ -204,6 +208,8 @@ pub(crate) fn run_epoll(path: &Path) {
         if group.is_empty() {
             continue;
         }
+        // Whole pages, so that none has to be read before it is written.
+        group.resize(group.len().next_multiple_of(PAGE_BYTES), 0);
         if end + group.len() as u64 > FILE_BYTES {
             end = 0;
         }

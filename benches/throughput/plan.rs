@@ -59,13 +59,17 @@ pub(crate) fn run(words: &[&str]) {
     for &batch in &plan.batches {
         for &clients in &plan.clients {
             for round in 1..=plan.rounds {
-                for (kind, server) in &servers {
+                // Each begins in its turn: whoever comes next finds the disk as it was left.
+                let (first, others) = servers.split_at(round as usize % servers.len());
+                for (kind, server) in others.iter().chain(first) {
                     eprint!(
                         "\r{clients} clients, {batch} a message, round {round} of {}: {:<14}",
                         plan.rounds,
                         kind.word()
                     );
                     let shape = Shape { batch, clients };
+                    // Nobody waits for the disk because of what another has written.
+                    rustix::fs::sync();
                     results.entry((shape, *kind)).or_default().push(server.load(shape, plan.seconds));
                 }
             }
