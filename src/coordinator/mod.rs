@@ -218,11 +218,11 @@ impl Coordinator {
         })
     }
 
-    /// What the step just made has changed, with the values: each row once, in ascending order of the keys, behind what was cleared.
-    pub fn changes(&self, step: &Step) -> Vec<Change> {
+    /// What has changed, with the values as they stand now: each row once, in ascending order of the keys, behind what was cleared.
+    pub fn changes(&self, changed: &[Changed]) -> Vec<Change> {
         let mut keys = BTreeSet::new();
         let mut changes = Vec::new();
-        for changed in &step.changes {
+        for changed in changed {
             match *changed {
                 Changed::Row(key) => drop(keys.insert(key)),
                 Changed::ClearTasks { campaign, first, tasks } => {

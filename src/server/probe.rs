@@ -137,7 +137,7 @@ impl Server {
     fn step(&mut self, command: Command) {
         let what = format!("{command:?}");
         let step = self.coordinator.apply(self.now, command);
-        for change in self.coordinator.changes(&step) {
+        for change in self.coordinator.changes(&step.changes) {
             match change {
                 Change::Put(row) => drop(self.stored.insert(row.key(), row)),
                 Change::Remove(key) => drop(self.stored.remove(&key)),

@@ -10,7 +10,7 @@
 //! written. **Invariant**: whatever is let out before it is durable stands in the history before its `durable`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use tenfold_checker::history::{Record, Session};
@@ -231,7 +231,7 @@ impl Watched {
 
     /// Notes what ended in a step of a command, `by_itself` if nobody asked for it.
     fn follow(&mut self, step: &Step, command: &Command, by_itself: bool) {
-        let changes = self.coordinator.changes(step);
+        let changes = self.coordinator.changes(&step.changes);
         for change in &changes {
             let Change::Put(Row::Lease(slot, row)) = change else { continue };
             let ran_ms = self.backstage.borrow().ran_ms;
@@ -374,16 +374,10 @@ impl Disk {
         // Whoever is told of the end of something hears of it after this.
         let pending = std::mem::take(&mut backstage.pending);
         backstage.notes.extend(pending);
-        let keys: BTreeSet<RowKey> = changes
-            .iter()
-            .filter_map(|changed| match changed {
-                Changed::Row(key @ RowKey::Session(_)) => Some(*key),
-                Changed::Row(_) | Changed::ClearTasks { .. } => None,
-            })
-            .collect();
-        let durable = keys.into_iter().filter_map(|key| match rows.row(key) {
-            Some(Row::Session(_, row)) if !row.origin && row.processed > 0 => Some((row.id, row.processed)),
-            Some(_) | None => None,
+        let changes = rows.changes(changes);
+        let durable = changes.iter().filter_map(|change| match change {
+            Change::Put(Row::Session(_, row)) if !row.origin && row.processed > 0 => Some((row.id, row.processed)),
+            Change::Put(_) | Change::Remove(_) | Change::ClearTasks { .. } => None,
         });
         for (session, through) in durable {
             let session: Session = words::session(session);

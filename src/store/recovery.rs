@@ -216,13 +216,8 @@ fn read_journal(reader: &dyn Reader, sink: &mut impl Sink, recovered: &mut Recov
         }
         // The end of the last commit may be missing.
         let whole = last <= end;
-        let replayed =
-            visit_changes(
-                sealed.payload,
-                |change| {
-                    if whole { replay(change, number, sink, recovered) } else { Ok(()) }
-                },
-            );
+        let take = |change| if whole { replay(change, number, sink, recovered) } else { Ok(()) };
+        let replayed = visit_changes(sealed.payload, take);
         replayed.map_err(|damage| in_record(key, &damage))?;
         commit.last = Some(last);
         commit.records += 1;

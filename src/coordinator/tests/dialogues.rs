@@ -1354,7 +1354,7 @@ fn sessions_with_many_leases_are_served_and_forgotten_in_slices() {
     let mut world = World::new(Options { slice: 10, session_idle_ms: 5_000, ..Options::default() });
     let settle = |world: &mut World, mut command: Command| loop {
         let step = world.coordinator.apply(Tick(world.now), command);
-        let changes = world.coordinator.changes(&step).len();
+        let changes = world.coordinator.changes(&step.changes).len();
         assert!(changes <= 8 * 10 + 3 * 100 + 10, "{changes} changes in one step");
         world.store(&step);
         if world.coordinator.next_deadline().is_none_or(|due| due > Tick(world.now)) {

@@ -97,7 +97,7 @@ impl World {
     }
 
     fn store(&mut self, step: &Step) {
-        for change in &self.coordinator.changes(step) {
+        for change in &self.coordinator.changes(&step.changes) {
             match change {
                 Change::Put(row) => drop(self.stored.insert(row.key(), row.clone())),
                 Change::Remove(key) => drop(self.stored.remove(key)),
