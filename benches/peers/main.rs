@@ -26,7 +26,8 @@
 //! **Invariant.** A server dies with the benchmark: it is ended when it is dropped, and the kernel kills it if the benchmark is killed.
 //!
 //! In reading order: `plan` (what is measured), `server` (what all have in common), `process`, then a file for each of them, with
-//! its start and its client; `table` (what is printed). From `benches/throughput`: `load`, `connection`, `native`, `figures`.
+//! its start and its client; `table` (what is printed). From `benches/throughput`: `options`, `load`, `connection`, `native`,
+//! `figures`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "figures for people")]
@@ -46,6 +47,9 @@ mod load;
 #[cfg(target_os = "linux")]
 #[path = "../throughput/native.rs"]
 mod native;
+#[cfg(target_os = "linux")]
+#[path = "../throughput/options.rs"]
+mod options;
 #[cfg(target_os = "linux")]
 mod plan;
 #[cfg(target_os = "linux")]

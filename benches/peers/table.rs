@@ -2,18 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::figures::{Middle, Shape};
-use crate::plan::Results;
+use crate::figures::{Middle, Results, shapes};
 use crate::server::Kind;
 
-fn shapes(results: &Results) -> Vec<Shape> {
-    let mut shapes: Vec<Shape> = results.keys().map(|(shape, _)| *shape).collect();
-    shapes.dedup();
-    shapes
-}
-
 /// The table for people and for docs/PERFORMANCE.md.
-pub(crate) fn text(results: &Results) -> String {
+pub(crate) fn text(results: &Results<Kind>) -> String {
     let mut out = String::new();
     writeln!(out, "| clients × runs a message | server | cycles/s (lowest … highest) | p50 | p99 | CPU a cycle | `tenfold` to it |").unwrap();
     writeln!(out, "|---|---|---|---|---|---|---|").unwrap();
@@ -56,13 +49,4 @@ fn grouped(number: f64) -> String {
         text.insert(position, ',');
     }
     text
-}
-
-/// The same for programs, every round of it.
-pub(crate) fn json(results: &Results) -> String {
-    let rows: Vec<serde_json::Value> = results
-        .iter()
-        .flat_map(|((shape, kind), rounds)| rounds.iter().map(move |one| one.json(*shape, kind.word())))
-        .collect();
-    serde_json::to_string_pretty(&rows).unwrap() + "\n"
 }

@@ -1,5 +1,6 @@
-//! What is measured of a server under load, and the middle of many such measurements.
+//! What is measured of servers under load, the middle of many such measurements, and all of them for programs.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -125,4 +126,21 @@ impl Middle {
         };
         Self { measured, lowest: rates[0], highest: rates[rates.len() - 1] }
     }
+}
+
+/// What is measured of every server under every shape, a round each.
+pub(crate) type Results<Kind> = BTreeMap<(Shape, Kind), Vec<Measured>>;
+
+/// The shapes that were measured, in order.
+pub(crate) fn shapes<Kind>(results: &Results<Kind>) -> Vec<Shape> {
+    let mut shapes: Vec<Shape> = results.keys().map(|(shape, _)| *shape).collect();
+    shapes.dedup();
+    shapes
+}
+
+/// Every round, for programs; `word` names a server.
+pub(crate) fn json<Kind: Copy>(results: &Results<Kind>, word: fn(Kind) -> &'static str) -> String {
+    let rows =
+        results.iter().flat_map(|((shape, kind), rounds)| rounds.iter().map(|one| one.json(*shape, word(*kind))));
+    serde_json::to_string_pretty(&rows.collect::<Vec<_>>()).unwrap() + "\n"
 }

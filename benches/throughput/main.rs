@@ -13,7 +13,7 @@
 //! | `ceiling-epoll` | the same at its best: one thread, epoll, a preallocated file |
 //!
 //! One process at a time loads one of them, the same program for all; servers take turns within every round, so that a noisy machine
-//! is noisy for all. What is compared are the medians over rounds of one run. In reading order: `plan` (what is measured), `load` (the
+//! is noisy for all. What is compared are the medians over rounds of one run. In reading order: `options` and `plan` (what is measured), `load` (the
 //! clients), `native` (what they say), `ceiling` (the echoes), `connection` (for both), `server` (processes), `figures` (what is kept of
 //! them), `table` (what is printed). `benches/peers` measures other queues with the same load.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
@@ -31,6 +31,8 @@ mod figures;
 mod load;
 #[cfg(target_os = "linux")]
 mod native;
+#[cfg(target_os = "linux")]
+mod options;
 #[cfg(target_os = "linux")]
 mod plan;
 #[cfg(target_os = "linux")]

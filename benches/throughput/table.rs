@@ -2,18 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::figures::{Middle, Shape};
-use crate::plan::Results;
+use crate::figures::{Middle, Results, Shape, shapes};
 use crate::server::Kind;
 
-fn shapes(results: &Results) -> Vec<Shape> {
-    let mut shapes: Vec<Shape> = results.keys().map(|(shape, _)| *shape).collect();
-    shapes.dedup();
-    shapes
-}
-
 /// The table for people.
-pub(crate) fn text(results: &Results) -> String {
+pub(crate) fn text(results: &Results<Kind>) -> String {
     let mut out = String::new();
     writeln!(out, "runs a message · clients · server · cycles/s (lowest … highest) · p50 p99 p99.9 in µs · server CPU µs and bytes written a cycle").unwrap();
     for shape in shapes(results) {
@@ -50,21 +43,12 @@ pub(crate) fn text(results: &Results) -> String {
     out
 }
 
-/// The same for programs, every round of it.
-pub(crate) fn json(results: &Results) -> String {
-    let rows: Vec<serde_json::Value> = results
-        .iter()
-        .flat_map(|((shape, kind), rounds)| rounds.iter().map(move |one| one.json(*shape, kind.word())))
-        .collect();
-    serde_json::to_string_pretty(&rows).unwrap() + "\n"
-}
-
 const WIDTH: f64 = 640.0;
 const ROW: f64 = 18.0;
 const LEFT: f64 = 190.0;
 
 /// Bars of the median rates in runs a second, a group for each shape.
-pub(crate) fn svg(results: &Results) -> String {
+pub(crate) fn svg(results: &Results<Kind>) -> String {
     let rate = |shape: &Shape, kind| Middle::of(&results[&(*shape, kind)]).measured.rate * f64::from(shape.batch);
     let shapes = shapes(results);
     let rows = shapes.len() * (Kind::ALL.len() + 1);
