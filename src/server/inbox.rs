@@ -65,6 +65,11 @@ pub(crate) struct Weight {
 }
 
 impl Weight {
+    /// Both together.
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self { requests: self.requests + other.requests, bytes: self.bytes + other.bytes }
+    }
+
     pub(crate) fn of(command: &Command) -> Self {
         const SMALL: usize = 256;
         let (requests, bytes) = match command {

@@ -9,7 +9,7 @@
 //!
 //! In reading order: [`config`](Config), `listener` (takes in connections), `places` (how many), `session` (tells their dialect), `native` and
 //! `origin` (the dialects), `translate` (messages to commands and back), `inbox` and `outbox` (bounded queues), `unfinished` (bounds half-read frames),
-//! `pipeline` (the one owner of state and disk), `dispatch` (from it to the outboxes), `clock` (the only reader of time), `watchdog`, `fatal` and `fault` (how
+//! `pipeline` (the one owner of state and disk), `committer` (who writes large commits meanwhile), `dispatch` (from it to the outboxes), `clock` (the only reader of time), `watchdog`, `fatal` and `fault` (how
 //! the process dies), `keys` (texts for what is sent).
 //!
 //! **Invariants**: nothing a peer sees is ahead of the disk; no peer can make the pipeline wait; every queue, frame,
@@ -17,6 +17,7 @@
 //! ([`crate::coordinator`]), formats on disk ([`crate::store`]). Tested in each file and in `tests/server_*.rs`.
 
 pub(crate) mod clock;
+pub(crate) mod committer;
 mod config;
 pub(crate) mod connection;
 pub(crate) mod dispatch;
@@ -53,18 +54,19 @@ pub use self::config::{Bounds, Config};
 pub use self::fatal::{Fatal, arm_panic_hook};
 
 use self::clock::{Clock, Time};
+use self::committer::{Committer, Write};
 use self::dispatch::{Dispatcher, dispatch};
 use self::fault::Fault;
 use self::inbox::{Inbox, inbox};
 use self::outbox::AllOutboxes;
-use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally};
+use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally, Turns};
 use self::places::Places;
 use self::session::Shared;
 use self::unfinished::AllUnfinished;
 use self::watchdog::{CommitGauge, Watchdog};
 use crate::coordinator::command::{Command, Step, TextChange};
 use crate::coordinator::{self, Changed, Coordinator, Summary};
-use crate::store::{self, CommitError, Ledger, OpenError, Recovery};
+use crate::store::{self, CommitError, CommitFailure, Ledger, OpenError, Recovery, Writing, Written};
 use crate::types::{InstanceId, Tick};
 
 /// What whoever finds the data directory in use is told about its holder, besides the process.
@@ -368,8 +370,10 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
         tally: Arc::clone(&tally),
         fatal: config.fatal.clone(),
         fault,
+        turns: Turns::default(),
     };
-    let pipeline = Pipeline::boot(coordinator, ledger, clock, links).map_err(StartError::Boot)?;
+    let committer = Committer::start().map_err(|error| system("no thread for large commits", &error))?;
+    let pipeline = Pipeline::boot(coordinator, ledger, clock, committer, links).map_err(StartError::Boot)?;
     let recovered = Recovered { recovery, summary: pipeline.machine().summary(), instance };
     drop(watchdog);
     let watchdog = Watchdog::over_commits(gauge, config.bounds.commit, config.fatal.clone())
@@ -402,8 +406,26 @@ impl Machine for Coordinator {
 
 impl Journal<Coordinator> for Ledger {
     type Error = CommitError;
+    type Writing = Writing;
 
-    fn commit(&mut self, changes: &[Changed], texts: &[TextChange], machine: &Coordinator) -> Result<(), CommitError> {
-        self.commit(changes, texts, machine)
+    fn begin(
+        &mut self,
+        changes: &[Changed],
+        texts: &[TextChange],
+        machine: &Coordinator,
+    ) -> Result<Writing, CommitError> {
+        self.begin(changes, texts, machine)
+    }
+
+    fn end(&mut self, written: Option<Written>) -> Result<(), CommitError> {
+        self.end(written.ok_or(CommitError::Unknown { cause: CommitFailure::Lost })?)
+    }
+}
+
+impl Write for Writing {
+    type Written = Written;
+
+    fn write(self) -> Written {
+        self.write()
     }
 }

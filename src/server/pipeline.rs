@@ -6,14 +6,23 @@
 //!                    memory                         disk       peers
 //! ```
 //!
-//! Group commit needs no timer: while one commit syncs, the next gathers in the inbox.
+//! Group commit needs no timer: while one commit syncs, the next gathers in the inbox. A large one is written by another thread
+//! ([`super::committer`]), and what comes meanwhile is decided at once, for the next turn:
+//!
+//! ```text
+//!   turn 1:  apply ▶ begin ▶ ╭ written by the committer ╮ ▶ end ▶ release
+//!   turn 2:                  ╰ apply … apply            ╯         ▶ apply ▶ begin ▶ …
+//! ```
+//!
+//! What is large pays for being handed over and for being woken by every message: many requests, and not by one and one.
 //!
 //! **Invariants**
 //! - Nothing leaves before the commit that contains its cause has returned; if it fails, nothing leaves at all and the
 //!   process ends ([`Fatal`]).
 //! - A turn that changed nothing neither writes nor syncs.
 //! - The pipeline never waits for a peer.
-//! - Time is decided upon only when everything that had been received when it was due has been applied.
+//! - Time is decided upon only when everything that had been received when it was due has been applied; never while a commit is
+//!   written: a disk that stands still is a stall.
 //!
 //! Tested in this file with a state machine, a disk and a clock that keep a diary.
 
@@ -24,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::clock::{Look, Time};
+use super::committer::{Commit, Meanwhile, Write};
 use super::dispatch::{Release, Releases};
 use super::fatal::Fatal;
 use super::fault::{Fault, Kinds, Point};
@@ -31,7 +41,9 @@ use super::inbox::{Inbound, Weight};
 use super::watchdog::CommitGauge;
 use crate::coordinator::command::{Command, Step, TextChange};
 use crate::coordinator::rows::Changed;
-use crate::limits::{CLOCK_LOOK_MS, COMMIT_BYTES_MAX, REQUESTS_PER_COMMIT_MAX};
+use crate::limits::{
+    CLOCK_LOOK_MS, COMMIT_BYTES_MAX, LARGE_COMMIT_REQUESTS, LARGE_COMMIT_REQUESTS_PER_MESSAGE, REQUESTS_PER_COMMIT_MAX,
+};
 use crate::types::Tick;
 
 /// The state machine, as far as the pipeline needs it: [`crate::coordinator::Coordinator`].
@@ -48,9 +60,35 @@ pub(crate) trait Machine {
 pub(crate) trait Journal<M> {
     /// Why a commit failed.
     type Error: std::error::Error + Send + Sync + 'static;
+    /// A commit that is to be written.
+    type Writing: Write;
 
-    /// Durable when it returns `Ok`. `machine` shows the rows as they stand after the changes, and so what they are.
-    fn commit(&mut self, changes: &[Changed], texts: &[TextChange], machine: &M) -> Result<(), Self::Error>;
+    /// Makes a commit of the changes; nothing is durable yet. `machine` shows the rows as they stand after the changes, and so what they are.
+    fn begin(&mut self, changes: &[Changed], texts: &[TextChange], machine: &M) -> Result<Self::Writing, Self::Error>;
+
+    /// Takes note of what came of it, if it is known: durable when it returns `Ok`.
+    fn end(&mut self, written: Option<<Self::Writing as Write>::Written>) -> Result<(), Self::Error>;
+}
+
+/// How much one turn takes in, and which of them are large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turns {
+    /// Requests in one turn at most, at least one message.
+    pub(crate) requests_max: usize,
+    /// A turn of so many requests is large…
+    pub(crate) large_requests: usize,
+    /// … if there are so many in a message on average.
+    pub(crate) large_requests_per_message: usize,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            requests_max: REQUESTS_PER_COMMIT_MAX,
+            large_requests: LARGE_COMMIT_REQUESTS,
+            large_requests_per_message: LARGE_COMMIT_REQUESTS_PER_MESSAGE,
+        }
+    }
 }
 
 /// What the pipeline has done since its start; cheap to read at any time.
@@ -92,19 +130,24 @@ pub(crate) struct Links {
     pub(crate) fatal: Fatal,
     /// For crash tests.
     pub(crate) fault: Option<Fault>,
+    /// How much a turn takes in.
+    pub(crate) turns: Turns,
 }
 
 /// The pipeline; see the head of this file.
 #[derive(Debug)]
-pub(crate) struct Pipeline<M, J, T> {
+pub(crate) struct Pipeline<M, J, T, C> {
     machine: M,
     journal: J,
     clock: T,
+    committer: C,
     /// The last look.
     now: Tick,
     links: Links,
     /// A message that was taken but did not fit into its turn.
     left_over: Option<Inbound>,
+    /// What was decided while the last commit was written.
+    ahead: Work,
     /// How many messages are to be applied before time may be, since it was found due.
     ahead_of_time: Option<usize>,
     /// After a stall: the tick before which time is not applied, so that what the peers sent meanwhile is read first.
@@ -115,25 +158,31 @@ pub(crate) struct Pipeline<M, J, T> {
 /// What one turn's commands came to, before anything of it is durable.
 #[derive(Debug, Default)]
 struct Work {
+    /// How many messages were applied.
+    taken: usize,
+    /// What they weigh together.
+    weight: Weight,
     changes: Vec<Changed>,
     texts: Vec<TextChange>,
     release: Release,
     kinds: Kinds,
 }
 
-impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
+impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T, C> {
     /// Takes over a state machine that was just restored, and makes durable what [`Command::Boot`] changes.
     ///
     /// # Errors
     /// The commit failed.
-    pub(crate) fn boot(machine: M, journal: J, clock: T, links: Links) -> Result<Self, J::Error> {
+    pub(crate) fn boot(machine: M, journal: J, clock: T, committer: C, links: Links) -> Result<Self, J::Error> {
         let mut pipeline = Self {
             machine,
             journal,
             clock,
+            committer,
             now: Tick::default(),
             links,
             left_over: None,
+            ahead: Work::default(),
             ahead_of_time: None,
             hold_until: None,
             draining: false,
@@ -142,7 +191,7 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         let mut work = Work::default();
         pipeline.apply(Command::Boot, &mut work);
         pipeline.commit(&work)?;
-        pipeline.release(work);
+        pipeline.release(work.release, None);
         Ok(pipeline)
     }
 
@@ -179,10 +228,13 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         self.left_over.take()
     }
 
-    /// Waits for a message or for time: `Some(None)` is time, `None` the end.
+    /// Waits for a message or for time: `Some(None)` is time, or work that is left; `None` the end.
     async fn wait(&mut self) -> Option<Option<Inbound>> {
         if let Some(inbound) = self.take_left_over() {
             return Some(Some(inbound));
+        }
+        if self.ahead.taken > 0 {
+            return Some(None);
         }
         match tokio::time::timeout(self.patience(), self.links.inbox.recv()).await {
             Ok(Some(inbound)) => Some(Some(inbound)),
@@ -191,8 +243,12 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         }
     }
 
-    /// How long to wait for a message at most: until time is due, and never so long that it looks like a stall.
+    /// How long to wait for a message at most: until time is due, and never so long that it looks like a stall; not at all while there is
+    /// something to do.
     pub(crate) fn patience(&self) -> Duration {
+        if self.ahead.taken > 0 || self.left_over.is_some() || !self.links.inbox.is_empty() {
+            return Duration::ZERO;
+        }
         let due = self.machine.next_deadline().map_or(u64::MAX, |deadline| deadline.since(self.now));
         let held = self.hold_until.map_or(0, |tick| tick.since(self.now));
         Duration::from_millis(due.max(held).min(CLOCK_LOOK_MS))
@@ -205,36 +261,42 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
     pub(crate) fn turn(&mut self, first: Option<Inbound>) -> Result<(), J::Error> {
         let look = self.clock.look();
         self.now = look.now;
-        let mut work = Work::default();
-        let taken = self.apply_inbox(first, &mut work);
-        if self.time_is_due(look, taken) {
+        let mut work = std::mem::take(&mut self.ahead);
+        self.apply_inbox(first, &mut work);
+        if self.time_is_due(look, work.taken) {
             self.apply(Command::Advance, &mut work);
         }
+        let leases = self.draining.then(|| self.machine.live_leases());
         self.commit(&work)?;
-        self.release(work);
+        self.release(work.release, leases);
         Ok(())
     }
 
-    /// Applies messages as long as they are there and fit into one commit; returns how many.
-    fn apply_inbox(&mut self, first: Option<Inbound>, work: &mut Work) -> usize {
-        let (mut taken, mut total) = (0, Weight::default());
-        let mut next = first.or_else(|| self.links.inbox.try_recv().ok());
-        while let Some(inbound) = next {
-            let weight = weight(&inbound);
-            total.requests += weight.requests;
-            total.bytes += weight.bytes;
-            if taken > 0 && (total.requests > REQUESTS_PER_COMMIT_MAX || total.bytes > COMMIT_BYTES_MAX) {
-                self.left_over = Some(inbound);
-                break;
+    /// Applies messages as long as they are there and fit into one commit, or until they make a large one: then it is time to write.
+    fn apply_inbox(&mut self, mut first: Option<Inbound>, work: &mut Work) {
+        while !work.is_large(&self.links.turns) {
+            let Some(inbound) = first.take().or_else(|| self.links.inbox.try_recv().ok()) else { return };
+            if !self.take_in(inbound, work) {
+                return;
             }
-            self.take_in(inbound, work);
-            taken += 1;
-            next = self.links.inbox.try_recv().ok();
         }
-        taken
+        self.left_over = first;
     }
 
-    fn take_in(&mut self, inbound: Inbound, work: &mut Work) {
+    /// Applies a message if it fits into the commit with the others; otherwise it is left over.
+    fn take_in(&mut self, inbound: Inbound, work: &mut Work) -> bool {
+        let weight = work.weight.with(weight(&inbound));
+        if work.taken > 0 && (weight.requests > self.links.turns.requests_max || weight.bytes > COMMIT_BYTES_MAX) {
+            self.left_over = Some(inbound);
+            return false;
+        }
+        work.weight = weight;
+        work.taken += 1;
+        self.apply_message(inbound, work);
+        true
+    }
+
+    fn apply_message(&mut self, inbound: Inbound, work: &mut Work) {
         match inbound {
             Inbound::Opened { connection, outbox } => {
                 work.release.opened.push((connection, outbox));
@@ -307,12 +369,45 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         self.pass(Point::BeforeCommit, work.kinds);
         self.pass(Point::Panic, work.kinds);
         self.links.gauge.begin();
-        let result = self.journal.commit(&work.changes, &work.texts, &self.machine);
+        let result = self.write(work);
         self.links.gauge.end();
         result?;
         self.links.tally.commits.fetch_add(1, Ordering::Relaxed);
         self.pass(Point::AfterCommitBeforeAnswer, work.kinds);
         Ok(())
+    }
+
+    /// Writes the turn's changes. While a large commit is written, what comes is decided for the next turn.
+    fn write(&mut self, work: &Work) -> Result<(), J::Error> {
+        let writing = self.journal.begin(&work.changes, &work.texts, &self.machine)?;
+        let written = if work.is_large(&self.links.turns) {
+            self.committer.begin(writing);
+            self.decide_meanwhile()
+        } else {
+            Some(writing.write())
+        };
+        self.journal.end(written)
+    }
+
+    /// Applies messages until the commit that is on its way is written; returns what came of it.
+    fn decide_meanwhile(&mut self) -> Option<<J::Writing as Write>::Written> {
+        let mut ahead = Work::default();
+        if let Some(inbound) = self.left_over.take() {
+            self.take_in(inbound, &mut ahead);
+        }
+        let written = loop {
+            // More than fits into the next turn waits for it.
+            let inbox = self.left_over.is_none().then_some(&mut self.links.inbox);
+            match self.committer.next(inbox) {
+                Meanwhile::Said(inbound) => {
+                    self.take_in(inbound, &mut ahead);
+                }
+                Meanwhile::Written(written) => break Some(written),
+                Meanwhile::Lost => break None,
+            }
+        };
+        self.ahead = ahead;
+        written
     }
 
     fn pass(&mut self, point: Point, kinds: Kinds) {
@@ -321,12 +416,20 @@ impl<M: Machine, J: Journal<M>, T: Time> Pipeline<M, J, T> {
         }
     }
 
-    /// Lets the turn's outputs be seen.
-    fn release(&mut self, work: Work) {
-        self.links.releases.send(work.release);
-        if self.draining {
-            self.links.drained.send_replace(Drained { draining: true, leases: self.machine.live_leases() });
+    /// Lets the turn's outputs be seen, and while draining how many leases it left.
+    fn release(&mut self, release: Release, leases: Option<usize>) {
+        self.links.releases.send(release);
+        if let Some(leases) = leases {
+            self.links.drained.send_replace(Drained { draining: true, leases });
         }
+    }
+}
+
+impl Work {
+    /// Whether it pays to decide on something else while it is written.
+    fn is_large(&self, turns: &Turns) -> bool {
+        self.weight.requests >= turns.large_requests
+            && self.weight.requests >= self.taken * turns.large_requests_per_message
     }
 }
 
@@ -420,18 +523,70 @@ mod tests {
         fails: bool,
     }
 
+    /// A commit of so many changes on its way to the disk.
+    struct Pen {
+        changes: usize,
+        diary: Diary,
+        dispatcher: Arc<Mutex<Dispatcher>>,
+        outputs: Arc<Mutex<Vec<Outputs>>>,
+        fails: bool,
+    }
+
+    impl Write for Pen {
+        type Written = Result<(), Full>;
+
+        fn write(self) -> Result<(), Full> {
+            self.dispatcher.lock().unwrap().deliver_waiting();
+            read_all(&self.diary, &mut self.outputs.lock().unwrap());
+            note(&self.diary, format!("commit {}", self.changes));
+            if self.fails { Err(Full) } else { Ok(()) }
+        }
+    }
+
+    /// Hears so many messages, then lets the commit be written; a commit for which it would hear `LOSES` is lost.
+    struct Aside {
+        hears: usize,
+        away: Option<Pen>,
+    }
+
+    const LOSES: usize = usize::MAX;
+
+    impl Commit<Pen> for Aside {
+        fn begin(&mut self, writing: Pen) {
+            note(&writing.diary, format!("begin {}", writing.changes));
+            self.away = Some(writing);
+        }
+
+        fn next(&mut self, inbox: Option<&mut mpsc::Receiver<Inbound>>) -> Meanwhile<Result<(), Full>> {
+            if self.hears == LOSES {
+                return Meanwhile::Lost;
+            }
+            if self.hears > 0
+                && let Some(inbound) = inbox.and_then(|inbox| inbox.try_recv().ok())
+            {
+                self.hears -= 1;
+                return Meanwhile::Said(inbound);
+            }
+            Meanwhile::Written(self.away.take().unwrap().write())
+        }
+    }
+
     #[derive(Debug, thiserror::Error)]
     #[error("the disk is full")]
     struct Full;
 
     impl Journal<Echo> for Disk {
         type Error = Full;
+        type Writing = Pen;
 
-        fn commit(&mut self, changes: &[Changed], _texts: &[TextChange], _machine: &Echo) -> Result<(), Full> {
-            self.dispatcher.lock().unwrap().deliver_waiting();
-            read_all(&self.diary, &mut self.outputs.lock().unwrap());
-            note(&self.diary, format!("commit {}", changes.len()));
-            if self.fails { Err(Full) } else { Ok(()) }
+        fn begin(&mut self, changes: &[Changed], _texts: &[TextChange], _machine: &Echo) -> Result<Pen, Full> {
+            let (diary, dispatcher) = (Arc::clone(&self.diary), Arc::clone(&self.dispatcher));
+            let outputs = Arc::clone(&self.outputs);
+            Ok(Pen { changes: changes.len(), diary, dispatcher, outputs, fails: self.fails })
+        }
+
+        fn end(&mut self, written: Option<Result<(), Full>>) -> Result<(), Full> {
+            written.unwrap_or(Err(Full))
         }
     }
 
@@ -457,7 +612,7 @@ mod tests {
 
     struct Rig {
         diary: Diary,
-        pipeline: Pipeline<Echo, Disk, Script>,
+        pipeline: Pipeline<Echo, Disk, Script, Aside>,
         inbox: Inbox,
         peers: Vec<Registration>,
         dispatcher: Arc<Mutex<Dispatcher>>,
@@ -488,13 +643,15 @@ mod tests {
                     move |reason| note(&fatal, reason)
                 }),
                 fault: None,
+                turns: Turns::default(),
             };
             let machine = Echo { diary: Arc::clone(&diary), deadline };
             let outlets = (Arc::clone(&dispatcher), Arc::clone(&outputs));
             let disk = Disk { diary: Arc::clone(&diary), dispatcher: outlets.0, outputs: outlets.1, fails: false };
             let mut script: VecDeque<_> = looks.iter().copied().collect();
             script.push_front((0, false));
-            let pipeline = Pipeline::boot(machine, disk, Script(script), links).unwrap();
+            let aside = Aside { hears: 0, away: None };
+            let pipeline = Pipeline::boot(machine, disk, Script(script), aside, links).unwrap();
             assert_eq!(take(&diary), ["apply Boot"]);
             let mut rig = Self {
                 diary,
@@ -514,6 +671,13 @@ mod tests {
                 rig.peers.push(registration);
             }
             rig
+        }
+
+        /// From now on every commit is large, and this many messages are heard while the next ones are written.
+        fn large(&mut self, hears: usize) {
+            self.pipeline.links.turns.large_requests = 1;
+            self.pipeline.links.turns.large_requests_per_message = 0;
+            self.pipeline.committer.hears = hears;
         }
 
         /// `number` is echoed; `units` above 0 change a row.
@@ -581,6 +745,77 @@ mod tests {
         assert_eq!(take(&rig.fatal), ["a commit failed: the disk is full"]);
         read_all(&rig.diary, &mut rig.outputs.lock().unwrap());
         assert_eq!(take(&rig.diary), ["apply 11", "commit 1"]);
+    }
+
+    #[test]
+    fn what_comes_while_a_large_commit_is_written_is_decided_at_once_and_seen_after_its_own() {
+        let mut rig = Rig::new(2, None, &[(0, false)]);
+        rig.turn();
+        rig.large(2);
+        rig.say(0, 10, 1);
+        rig.say(1, 20, 1);
+        rig.say(1, 21, 0);
+        rig.say(0, 11, 1);
+        let expected = ["apply 10", "begin 1", "apply 20", "apply 21", "commit 1", "peer 0 got 10"];
+        assert_eq!(rig.turn(), expected);
+        assert_eq!(rig.pipeline.patience(), Duration::ZERO, "there is something to do");
+        // It is a large commit by itself: what else waits is for the next.
+        assert_eq!(rig.turn(), ["begin 1", "commit 1", "peer 1 got 20", "peer 1 got 21"]);
+        assert_eq!(rig.turn(), ["apply 11", "begin 1", "commit 1", "peer 0 got 11"]);
+        assert_eq!(rig.pipeline.patience(), Duration::from_millis(CLOCK_LOOK_MS));
+    }
+
+    #[test]
+    fn what_changes_nothing_waits_for_the_commit_that_it_has_seen() {
+        let mut rig = Rig::new(2, None, &[(0, false)]);
+        rig.turn();
+        rig.large(1);
+        rig.say(0, 10, 1);
+        rig.say(1, 20, 0);
+        assert_eq!(rig.turn(), ["apply 10", "begin 1", "apply 20", "commit 1", "peer 0 got 10"]);
+        assert_eq!(rig.turn(), ["peer 1 got 20"]);
+    }
+
+    #[test]
+    fn nothing_decided_meanwhile_is_seen_when_the_commit_fails_or_is_lost() {
+        for (hears, lost) in [(1, false), (LOSES, true)] {
+            let mut rig = Rig::new(2, None, &[(0, false)]);
+            rig.turn();
+            rig.pipeline.journal.fails = true;
+            rig.large(hears);
+            rig.say(0, 10, 1);
+            rig.say(1, 20, 0);
+            let rest: &[&str] = if lost { &["failed"] } else { &["apply 20", "commit 1", "failed"] };
+            assert_eq!(rig.turn(), [&["apply 10", "begin 1"], rest].concat());
+        }
+    }
+
+    #[test]
+    fn no_more_is_decided_meanwhile_than_fits_the_next_turn() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.turn();
+        rig.large(3);
+        rig.pipeline.links.turns.requests_max = 2;
+        (1..=5).for_each(|number| rig.say(0, number, 1));
+        // The fourth was heard, did not fit, and is left over; the fifth is not even heard.
+        let first = ["apply 1", "begin 1", "apply 2", "apply 3", "commit 1", "peer 0 got 1"];
+        assert_eq!(rig.turn(), first);
+        rig.pipeline.committer.hears = 3;
+        let second = ["begin 2", "apply 4", "apply 5", "commit 2", "peer 0 got 2", "peer 0 got 3"];
+        assert_eq!(rig.turn(), second);
+        assert_eq!(rig.turn(), ["begin 2", "commit 2", "peer 0 got 4", "peer 0 got 5"]);
+    }
+
+    #[test]
+    fn time_is_not_applied_while_a_commit_is_written() {
+        let mut rig = Rig::new(1, Some(Tick(100)), &[(99, false), (99, false), (5_000, true), (5_250, false)]);
+        rig.turn();
+        rig.large(1);
+        rig.say(0, 10, 1);
+        rig.heartbeat(0);
+        // The disk stands still for seconds; the heartbeat, heard meanwhile, moves the deadline by a minute.
+        assert_eq!(rig.turn(), ["apply 10", "begin 1", "apply heartbeat", "commit 1", "peer 0 got 10"]);
+        assert_eq!([rig.turn(), rig.turn()].concat(), [""; 0]);
     }
 
     #[test]
@@ -674,6 +909,18 @@ mod tests {
         drop((rig.peers, rig.inbox));
         rig.pipeline.run().unwrap();
         assert!(take(&rig.diary).contains(&"commit 1".to_owned()), "what waited was done");
+
+        // What was decided while a commit was written, too.
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.turn();
+        rig.large(2);
+        rig.say(0, 10, 1);
+        rig.say(0, 11, 1);
+        drop((rig.peers, rig.inbox));
+        rig.pipeline.run().unwrap();
+        rig.dispatcher.lock().unwrap().deliver_waiting();
+        read_all(&rig.diary, &mut rig.outputs.lock().unwrap());
+        assert_eq!(take(&rig.diary).last().unwrap(), "peer 0 got 11");
 
         let rig = Rig::new(1, None, &[(0, false)]);
         rig.say(0, 10, 1);

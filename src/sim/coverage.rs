@@ -29,6 +29,7 @@ events! {
     SyncsThatLied: "lost ends of journals after syncs that lied, refused",
     NewDirectories: "new data directories",
     Commits: "commits",
+    DecidedMeanwhile: "messages decided on while a commit was written",
     Trims: "journal records trimmed",
     Pages: "pages stored for the first time",
     Stalls: "stalls of the server",

@@ -24,7 +24,7 @@ use super::coverage::Seen;
 use super::dump::dump;
 use super::shape::Shape;
 use super::stage::{Chunk, Event, LinkId, Side, Stage};
-use super::watched::{Desk, Disk, Ended, Shared, Watched};
+use super::watched::{Committer, Desk, Disk, Ended, Shared, Watched};
 use super::words;
 use crate::coordinator::Coordinator;
 use crate::coordinator::command::{Command, ControlAnswer, OriginAnswer, Output};
@@ -85,7 +85,7 @@ impl Time for ProcessClock {
 /// See the head of this file.
 pub(super) struct Process {
     pub(super) instance: InstanceId,
-    pipeline: Pipeline<Watched, Disk, ProcessClock>,
+    pipeline: Pipeline<Watched, Disk, ProcessClock, Committer>,
     inbox: Inbox,
     dispatcher: Dispatcher,
     outboxes: AllOutboxes,
@@ -187,11 +187,13 @@ impl Process {
             tally: Arc::default(),
             fatal: Fatal::new(|_| ()),
             fault: None,
+            turns: shape.turns,
         };
+        let committer = Committer::new(stage.random.number(), Rc::clone(&backstage));
         let machine = Watched::new(opened.coordinator, options.session_idle_ms, Rc::clone(&backstage));
         let disk = Disk::new(opened.ledger, store.clone(), Rc::clone(&backstage));
         let clock = ProcessClock { elapsed: Rc::clone(&elapsed), steps: Steps::default() };
-        let booted = Pipeline::boot(machine, disk, clock, links);
+        let booted = Pipeline::boot(machine, disk, clock, committer, links);
         note_all(stage, &backstage);
         let pipeline = booted.map_err(NoStart::Ended)?;
         for row in view.into_values() {

@@ -8,6 +8,7 @@ use super::world::BOUND_MS;
 use crate::coordinator::Options;
 use crate::limits;
 use crate::protocol::messages::{WireOrder, WireSpec, WireTasks};
+use crate::server::pipeline::Turns;
 use crate::store::Pace;
 
 /// The kinds of seeds.
@@ -61,6 +62,7 @@ pub(super) struct Shape {
     pub(super) calm_at: u64,
     pub(super) options: Options,
     pub(super) pace: Pace,
+    pub(super) turns: Turns,
     pub(super) bounds: Bounds,
     pub(super) weather: Weather,
     pub(super) commit_ms: u64,
@@ -79,6 +81,12 @@ pub(super) struct Shape {
     /// How long the end waits after faults have stopped, so that what must happen within a time is judged.
     pub(super) patience_ms: u64,
 }
+
+/// Every commit is written by another thread.
+const LARGE: Turns =
+    Turns { requests_max: limits::REQUESTS_PER_COMMIT_MAX, large_requests: 1, large_requests_per_message: 0 };
+/// And little is decided meanwhile.
+const LARGE_AND_FEW: Turns = Turns { requests_max: 3, ..LARGE };
 
 /// The length of the longest lease.
 const LEASE_MS_MAX: u64 = 20_000;
@@ -124,6 +132,7 @@ impl Shape {
             pace: random
                 .one_of(&[Pace::EVERY_COMMIT, Pace { bytes: 2_000, records: 20, record_bytes: 40 }, Pace::default()])
                 .unwrap_or_default(),
+            turns: random.one_of(&[Turns::default(), LARGE, LARGE_AND_FEW]).unwrap_or_default(),
             calm_at: if kind == Kind::Long { 150_000 } else { random.within(8_000..=40_000) },
             options,
             bounds: Bounds {

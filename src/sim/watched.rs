@@ -15,15 +15,20 @@ use std::rc::Rc;
 
 use tenfold_checker::history::{Record, Session};
 
+use tokio::sync::mpsc;
+
 use super::coverage::{Coverage, Seen};
+use super::random::Random;
 use super::words;
 use crate::coordinator::command::{CloseReason, Command, Output, Step, TextChange};
 use crate::coordinator::rows::{Change, Changed, Lease, LeaseRow, LeaseState, Phase, Row, RowKey};
 use crate::coordinator::{Coordinator, Options};
+use crate::server::committer::{Commit, Meanwhile, Write};
+use crate::server::inbox::Inbound;
 use crate::server::outbox::{Outputs, Overflow};
 use crate::server::pipeline::{Journal, Machine};
 use crate::store::memory::{Fault, MemoryStore, Records};
-use crate::store::{CommitError, Ledger, open_in_memory};
+use crate::store::{CommitError, Ledger, Writing, Written, open_in_memory};
 use crate::types::{ConnectionId, InstanceId, LeaseId, LossReason, Request, SessionId, Tick};
 
 /// How a server process ended.
@@ -356,41 +361,60 @@ pub(super) struct Disk {
     ledger: Ledger,
     store: MemoryStore,
     backstage: Shared,
+    away: Option<Away>,
+}
+
+/// A commit on its way, as it was when it began.
+struct Away {
+    fate: Option<Fate>,
+    /// How the process ends if it fails.
+    failure: Ended,
+    /// The last journal record before it, and after it.
+    before: u64,
+    through: u64,
+    /// What goes into the history when it is durable: what has ended with it, and what it made durable.
+    ended: Vec<Record>,
+    durable: Vec<Record>,
 }
 
 impl Disk {
     pub(super) fn new(ledger: Ledger, store: MemoryStore, backstage: Shared) -> Self {
-        Self { ledger, store, backstage }
+        Self { ledger, store, backstage, away: None }
     }
 
-    fn write(&mut self, changes: &[Changed], texts: &[TextChange], rows: &Coordinator) -> Result<(), CommitError> {
+    /// Begins a commit, and notes what it makes durable.
+    fn prepare(
+        &mut self,
+        changes: &[Changed],
+        texts: &[TextChange],
+        rows: &Coordinator,
+    ) -> Result<(Writing, Vec<Record>), CommitError> {
         let (records, pages, sequence) = (self.ledger.journal_records(), self.ledger.pages(), self.ledger.sequence());
-        self.ledger.commit(changes, texts, rows)?;
+        let writing = self.ledger.begin(changes, texts, rows)?;
         let written = self.ledger.sequence() - sequence;
         let mut backstage = self.backstage.borrow_mut();
         backstage.coverage.add(Seen::Commits, 1);
         backstage.coverage.add(Seen::Trims, records + written - self.ledger.journal_records());
         backstage.coverage.add(Seen::Pages, self.ledger.pages().saturating_sub(pages));
-        // Whoever is told of the end of something hears of it after this.
-        let pending = std::mem::take(&mut backstage.pending);
-        backstage.notes.extend(pending);
-        let changes = rows.changes(changes);
-        let durable = changes.iter().filter_map(|change| match change {
-            Change::Put(Row::Session(_, row)) if !row.origin && row.processed > 0 => Some((row.id, row.processed)),
-            Change::Put(_) | Change::Remove(_) | Change::ClearTasks { .. } => None,
-        });
-        for (session, through) in durable {
-            let session: Session = words::session(session);
-            backstage.notes.push(Record::Durable { session, through });
+        let mut durable = Vec::new();
+        for change in rows.changes(changes) {
+            if let Change::Put(Row::Session(_, row)) = change
+                && !row.origin
+                && row.processed > 0
+            {
+                let session: Session = words::session(row.id);
+                durable.push(Record::Durable { session, through: row.processed });
+            }
         }
-        Ok(())
+        Ok((writing, durable))
     }
 }
 
 impl Journal<Watched> for Disk {
     type Error = Ended;
+    type Writing = Writing;
 
-    fn commit(&mut self, changes: &[Changed], texts: &[TextChange], machine: &Watched) -> Result<(), Ended> {
+    fn begin(&mut self, changes: &[Changed], texts: &[TextChange], machine: &Watched) -> Result<Writing, Ended> {
         let fate = {
             let mut backstage = self.backstage.borrow_mut();
             backstage.take_all_outputs();
@@ -414,10 +438,19 @@ impl Journal<Watched> for Disk {
             self.backstage.borrow_mut().before = Some(self.store.killed());
         }
         let before = self.ledger.sequence();
-        let result = self.write(changes, texts, &machine.coordinator).map_err(|_| failure);
-        if result.is_err() {
-            let mut backstage = self.backstage.borrow_mut();
+        let (writing, durable) = self.prepare(changes, texts, &machine.coordinator).map_err(|_| failure)?;
+        let (through, ended) = (self.ledger.sequence(), std::mem::take(&mut self.backstage.borrow_mut().pending));
+        self.away = Some(Away { fate, failure, before, through, ended, durable });
+        Ok(writing)
+    }
+
+    fn end(&mut self, written: Option<Written>) -> Result<(), Ended> {
+        let Away { fate, failure, before, through, ended, durable } = self.away.take().expect("a commit has begun");
+        let mut backstage = self.backstage.borrow_mut();
+        if self.ledger.end(written.expect("it was written")).is_err() {
             backstage.over = true;
+            // What was decided meanwhile is gone.
+            backstage.pending = ended;
             // What a start would find; a batch that was torn is refused.
             let found = MemoryStore::with(self.store.killed());
             let found = open_in_memory(&found, InstanceId::NONE, Options::default(), Tick(0));
@@ -426,14 +459,45 @@ impl Journal<Watched> for Disk {
                 backstage.failure_noted = true;
                 backstage.notes.push(Record::DiskFailed);
             }
-            return result;
+            return Err(failure);
         }
-        let mut backstage = self.backstage.borrow_mut();
-        backstage.acked = self.ledger.sequence();
+        // Whoever is told of the end of something hears of it after this.
+        backstage.notes.extend(ended);
+        backstage.notes.extend(durable);
+        backstage.acked = through;
         backstage.lied = fate == Some(Fate::Lies);
         match fate {
             Some(Fate::EndsAfter { how }) => Err(how),
             None | Some(Fate::EndsDuring { .. } | Fate::Fails { .. } | Fate::Lies) => Ok(()),
         }
+    }
+}
+
+/// Writes when it is waited for; until then some of the messages that wait are heard.
+pub(super) struct Committer {
+    away: Option<Writing>,
+    random: Random,
+    backstage: Shared,
+}
+
+impl Committer {
+    pub(super) fn new(seed: u64, backstage: Shared) -> Self {
+        Self { away: None, random: Random::new(seed), backstage }
+    }
+}
+
+impl Commit<Writing> for Committer {
+    fn begin(&mut self, writing: Writing) {
+        self.away = Some(writing);
+    }
+
+    fn next(&mut self, inbox: Option<&mut mpsc::Receiver<Inbound>>) -> Meanwhile<Written> {
+        if self.random.percent(80)
+            && let Some(inbound) = inbox.and_then(|inbox| inbox.try_recv().ok())
+        {
+            self.backstage.borrow_mut().coverage.add(Seen::DecidedMeanwhile, 1);
+            return Meanwhile::Said(inbound);
+        }
+        self.away.take().map_or(Meanwhile::Lost, |writing| Meanwhile::Written(Write::write(writing)))
     }
 }

@@ -154,6 +154,9 @@ pub enum CommitFailure {
     /// An earlier commit failed.
     #[error("an earlier commit failed")]
     Earlier,
+    /// The thread that wrote it ended before it could say what came of it.
+    #[error("the thread that wrote it has ended")]
+    Lost,
     /// The small file beside the database could not be written; the commit itself is durable.
     #[error("the file of the last acknowledged number cannot be written: {0}")]
     Acked(String),

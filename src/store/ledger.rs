@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   what changed ──▶ each row as it stands ──▶ journal records 17, 18 ──▶ Store::append ──▶ Ok ──▶ number into `acked`
+//!   ╰───────────────── Ledger::begin ─────────────────╯   ╰──────────────── Writing::write ──────────────╯   Ledger::end
 //!
 //!   a checkpoint:                          journal records 17, 18 ──┐
 //!   rows    ──▶ pages that were dirty for longest ──────────────────┤
@@ -17,7 +18,11 @@
 //! more, and the journal is trimmed below the oldest change that no stored page contains. A page is built from the live rows, so it
 //! contains its own commit's changes.
 //!
-//! **Invariants.** Journal records are numbered without gaps, every commit has at least one. A record is removed only when every
+//! What is written is made of bytes alone, and the store goes along with it ([`Writing`]): so a commit may be written by another thread, while
+//! the state goes on to change. Who has the store writes, and there is one.
+//!
+//! **Invariants.** Journal records are numbered without gaps, every commit has at least one. The next commit is made only when the one before
+//! has come back, durable. A record is removed only when every
 //! row it changed is contained in a stored page or gone. Pages are only ever written together with meta, in one batch. Removals in one
 //! commit are bounded. After the first failure every commit
 //! fails. Deliberately absent: clocks, background work, reading rows back.
@@ -89,14 +94,66 @@ const OPERATION_BYTES: usize = 32;
 
 /// The durable state of one data directory. The pipeline owns it; the directory stays locked until it is dropped.
 pub struct Ledger {
-    store: Box<dyn Store>,
+    /// Away while a commit is written.
+    desk: Option<Desk>,
     reader: Arc<dyn Reader>,
     books: Books,
-    acked: Option<AckedFile>,
     pace: Pace,
     failed: bool,
     /// Released last.
     _lock: Option<DirectoryLock>,
+}
+
+/// What it takes to write.
+struct Desk {
+    store: Box<dyn Store>,
+    acked: Option<AckedFile>,
+}
+
+/// A commit that is to be written, and what it takes to do so. If it is dropped instead, the ledger has failed.
+#[must_use = "nothing is durable yet"]
+pub struct Writing {
+    desk: Desk,
+    content: Content,
+    instance: InstanceId,
+    /// Number of its last journal record.
+    sequence: u64,
+}
+
+/// What a commit consists of.
+enum Content {
+    Journal(Vec<Record>),
+    Checkpoint(Batch),
+}
+
+/// What came of it: for [`Ledger::end`].
+#[must_use = "the ledger is to know of it"]
+pub struct Written {
+    desk: Desk,
+    result: Result<(), CommitError>,
+}
+
+impl Writing {
+    /// Writes and syncs; durable when it returns. Blocks for as long as the disk takes.
+    pub fn write(mut self) -> Written {
+        let written = match &self.content {
+            Content::Journal(records) => self.desk.store.append(records),
+            Content::Checkpoint(batch) => self.desk.store.commit(batch),
+        };
+        let result = written.and_then(|()| self.desk.note_acked(self.instance, self.sequence));
+        Written { desk: self.desk, result }
+    }
+}
+
+impl Desk {
+    fn note_acked(&self, instance: InstanceId, sequence: u64) -> Result<(), CommitError> {
+        if let Some(acked) = &self.acked {
+            // The commit is durable; but a failed write is a failed write, and the process is to end.
+            let written = acked.write(instance, sequence);
+            written.map_err(|error| CommitError::Unknown { cause: CommitFailure::Acked(error.to_string()) })?;
+        }
+        Ok(())
+    }
 }
 
 /// What the ledger knows of what is stored.
@@ -126,22 +183,21 @@ pub(super) struct Books {
 
 impl Ledger {
     /// Takes over what recovery found, with a first commit that counts the start (and proves that the store syncs).
-    pub(super) fn begin(
+    pub(super) fn take_over(
         store: Box<dyn Store>,
         books: Books,
         acked: Option<AckedFile>,
         lock: Option<DirectoryLock>,
     ) -> Result<Self, CommitError> {
         let reader = store.reader();
-        let mut ledger = Self { store, reader, books, acked, pace: Pace::default(), failed: false, _lock: lock };
+        let mut ledger = Self { desk: None, reader, books, pace: Pace::default(), failed: true, _lock: lock };
         ledger.books.starts += 1;
         let mut batch = Batch::default();
         for number in std::mem::take(&mut ledger.books.torn) {
             batch.remove(keys::journal(number));
         }
         ledger.close_books(&mut batch).map_err(not_applied)?;
-        ledger.store.commit(&batch)?;
-        ledger.note_acked()?;
+        ledger.end(ledger.write_of(Desk { store, acked }, Content::Checkpoint(batch)).write())?;
         Ok(ledger)
     }
 
@@ -151,8 +207,23 @@ impl Ledger {
     /// # Errors
     /// Nothing of the commit may be acknowledged, now or later: end the process. Every further call fails too.
     pub fn commit(&mut self, changed: &[Changed], texts: &[TextChange], rows: &impl Rows) -> Result<(), CommitError> {
+        let writing = self.begin(changed, texts, rows)?;
+        self.end(writing.write())
+    }
+
+    /// The first half of a [`Ledger::commit`]: takes the values of the changed rows, which may change again from now on. Nothing is durable
+    /// before it was written and has come back to [`Ledger::end`]; until then there is no other.
+    ///
+    /// # Errors
+    /// As for [`Ledger::commit`]; also while another is away.
+    pub fn begin(
+        &mut self,
+        changed: &[Changed],
+        texts: &[TextChange],
+        rows: &impl Rows,
+    ) -> Result<Writing, CommitError> {
         if self.failed {
-            return Err(CommitError::NotApplied { cause: CommitFailure::Earlier });
+            return Err(earlier());
         }
         // Until the commit is through, the books are ahead of the disk: a failure anywhere makes them worthless.
         self.failed = true;
@@ -161,15 +232,30 @@ impl Ledger {
         let mut batch = Batch::default();
         self.drop_pages(&cleared, &mut batch);
         let records = self.journal(&cleared, &keys, rows).map_err(not_applied)?;
-        if texts.is_empty() && cleared.is_empty() && self.may_append() {
-            self.store.append(&records)?;
+        let content = if texts.is_empty() && cleared.is_empty() && self.may_append() {
+            Content::Journal(records)
         } else {
             self.fill(&mut batch, kept, records, texts, rows).map_err(not_applied)?;
-            self.store.commit(&batch)?;
-        }
-        self.note_acked()?;
+            Content::Checkpoint(batch)
+        };
+        let desk = self.desk.take().ok_or_else(earlier)?;
+        Ok(self.write_of(desk, content))
+    }
+
+    /// The second half: takes note of what came of it.
+    ///
+    /// # Errors
+    /// As for [`Ledger::commit`].
+    pub fn end(&mut self, written: Written) -> Result<(), CommitError> {
+        // Even a store that has failed is kept: closing it would write once more.
+        self.desk = Some(written.desk);
+        written.result?;
         self.failed = false;
         Ok(())
+    }
+
+    fn write_of(&self, desk: Desk, content: Content) -> Writing {
+        Writing { desk, content, instance: self.books.instance, sequence: self.books.sequence }
     }
 
     /// Whether the journal alone makes a commit in which nothing but rows has changed: little is owed.
@@ -202,16 +288,9 @@ impl Ledger {
     /// Lets a test put a broken file in place of the one beside the database.
     #[cfg(test)]
     pub(super) fn replace_acked(&mut self, acked: AckedFile) {
-        self.acked = Some(acked);
-    }
-
-    fn note_acked(&mut self) -> Result<(), CommitError> {
-        if let Some(acked) = &self.acked {
-            // The commit is durable; but a failed write is a failed write, and the process is to end.
-            let written = acked.write(self.books.instance, self.books.sequence);
-            written.map_err(|error| CommitError::Unknown { cause: CommitFailure::Acked(error.to_string()) })?;
+        if let Some(desk) = &mut self.desk {
+            desk.acked = Some(acked);
         }
-        Ok(())
     }
 
     /// A commit that also writes pages, trims the journal, and stores or removes texts.
@@ -397,6 +476,10 @@ impl Ledger {
         let (key, value) = meta_record(&self.books);
         batch.put(key, value)
     }
+}
+
+fn earlier() -> CommitError {
+    not_applied(CommitFailure::Earlier)
 }
 
 fn not_applied(cause: CommitFailure) -> CommitError {

@@ -37,7 +37,7 @@ pub mod verify;
 
 pub use self::sled::{steps, syncs};
 pub use kv::{CommitError, CommitFailure};
-pub use ledger::{Ledger, Pace, Rows};
+pub use ledger::{Ledger, Pace, Rows, Writing, Written};
 pub use migrate::FORMAT;
 pub use open::{OpenError, Opened, Recovery, open, open_in_memory};
 pub use texts::{TextError, Texts};

@@ -189,7 +189,7 @@ impl Found {
             notes,
         };
         let texts = Texts::new(self.store.reader());
-        let ledger = Ledger::begin(self.store, books, self.acked, self.lock)
+        let ledger = Ledger::take_over(self.store, books, self.acked, self.lock)
             .map_err(|error| Trouble::Store(error.to_string()).at(&self.path))?;
         Ok((ledger, texts, recovery))
     }
