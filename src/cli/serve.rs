@@ -18,7 +18,7 @@ use super::options::listen_address;
 use super::output::{self, counted};
 use super::values;
 use crate::limits;
-use crate::server::{Bounds, Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, arm_panic_hook};
+use crate::server::{Bounds, Config, Fatal, Recovered, ServeError, Server, StartError, Stopped, Turns, arm_panic_hook};
 use crate::store::Pace;
 use crate::types::SpecError;
 
@@ -71,6 +71,9 @@ pub struct ServeArguments {
     /// For tests: when pages are written, see `Pace`
     #[arg(long, value_name = "BYTES,RECORDS,RECORD_BYTES", value_parser = pace, hide = true)]
     pace: Option<Pace>,
+    /// For tests: which commits are large, see `Turns`
+    #[arg(long, value_name = "REQUESTS,REQUESTS_PER_MESSAGE", value_parser = large_commits, hide = true)]
+    large_commits: Option<Turns>,
     /// How log lines on stderr look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -103,6 +106,7 @@ impl ServeArguments {
             origin_idle: self.origin_idle,
             drain: self.drain,
             pace: self.pace.unwrap_or_default(),
+            turns: self.large_commits.unwrap_or_default(),
             bounds: Bounds {
                 commit: self.disk_timeout,
                 opening: self.disk_timeout.saturating_mul(limits::OPENING_COMMITS),
@@ -120,6 +124,16 @@ fn pace(text: &str) -> Result<Pace, String> {
             Ok(Pace { bytes: bytes as usize, records: records.into(), record_bytes: record_bytes as usize })
         }
         _ => Err("three numbers are needed".into()),
+    }
+}
+
+fn large_commits(text: &str) -> Result<Turns, String> {
+    let numbers: Option<Vec<usize>> = text.split(',').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[large_requests, large_requests_per_message]) => {
+            Ok(Turns { large_requests, large_requests_per_message, ..Turns::default() })
+        }
+        _ => Err("two numbers are needed".into()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fatal::Fatal;
+use super::pipeline::Turns;
 use crate::limits;
 use crate::store::Pace;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// How often pages are written.
     pub pace: Pace,
+    /// How much is decided on at a time, and while something else is written.
+    pub turns: Turns,
     /// What to do when the server cannot keep its word any more.
     pub fatal: Fatal,
 }
@@ -44,6 +47,7 @@ impl Config {
             drain: Duration::from_secs(30),
             bounds: Bounds::default(),
             pace: Pace::default(),
+            turns: Turns::default(),
             fatal: Fatal::end_process(),
         }
     }

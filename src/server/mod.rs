@@ -52,6 +52,7 @@ use tokio::time::timeout;
 
 pub use self::config::{Bounds, Config};
 pub use self::fatal::{Fatal, arm_panic_hook};
+pub use self::pipeline::Turns;
 
 use self::clock::{Clock, Time};
 use self::committer::{Committer, Write};
@@ -59,7 +60,7 @@ use self::dispatch::{Dispatcher, dispatch};
 use self::fault::Fault;
 use self::inbox::{Inbox, inbox};
 use self::outbox::AllOutboxes;
-use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally, Turns};
+use self::pipeline::{Drained, Journal, Links, Machine, Pipeline, Tally};
 use self::places::Places;
 use self::session::Shared;
 use self::unfinished::AllUnfinished;
@@ -370,7 +371,7 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
         tally: Arc::clone(&tally),
         fatal: config.fatal.clone(),
         fault,
-        turns: Turns::default(),
+        turns: config.turns,
     };
     let committer = Committer::start().map_err(|error| system("no thread for large commits", &error))?;
     let pipeline = Pipeline::boot(coordinator, ledger, clock, committer, links).map_err(StartError::Boot)?;

@@ -70,15 +70,15 @@ pub(crate) trait Journal<M> {
     fn end(&mut self, written: Option<<Self::Writing as Write>::Written>) -> Result<(), Self::Error>;
 }
 
-/// How much one turn takes in, and which of them are large.
+/// How much the pipeline takes into one turn, and which turns are large: other messages are decided on while they are written.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turns {
+pub struct Turns {
     /// Requests in one turn at most, at least one message.
-    pub(crate) requests_max: usize,
+    pub requests_max: usize,
     /// A turn of so many requests is large…
-    pub(crate) large_requests: usize,
+    pub large_requests: usize,
     /// … if there are so many in a message on average.
-    pub(crate) large_requests_per_message: usize,
+    pub large_requests_per_message: usize,
 }
 
 impl Default for Turns {
@@ -130,7 +130,7 @@ pub(crate) struct Links {
     pub(crate) fatal: Fatal,
     /// For crash tests.
     pub(crate) fault: Option<Fault>,
-    /// How much a turn takes in.
+    /// How much a turn takes in, and what is large.
     pub(crate) turns: Turns,
 }
 

@@ -30,6 +30,9 @@ pub(crate) const BECOME: &str = "become";
 /// Only a failing test waits this long for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Every commit is written while the next is decided on.
+const ALL_LARGE: [&str; 2] = ["--large-commits", "1,0"];
+
 /// How often something is looked at that cannot be waited for.
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
@@ -60,6 +63,8 @@ pub(crate) struct Site {
     options: Vec<String>,
     starter: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    /// How many servers were started.
+    servers: u32,
 }
 
 impl Site {
@@ -67,7 +72,7 @@ impl Site {
     pub(crate) fn new(options: &[&str]) -> Self {
         let options = options.iter().map(|&word| word.to_owned()).collect();
         let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
-        Self { server: None, directory, port, options, starter: Vec::new(), environment: Vec::new() }
+        Self { server: None, directory, port, options, starter: Vec::new(), environment: Vec::new(), servers: 0 }
     }
 
     /// Its servers are started by a shell after `words`, for instance a limit that they are to live with.
@@ -127,6 +132,11 @@ impl Site {
         command.args(words).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("serve").arg("--data-dir").arg(self.file("data")).arg("--listen").arg(self.address());
         command.arg("--ready-file").arg(self.file("ready")).args(&self.options);
+        // Every second one has another thread write its commits.
+        self.servers += 1;
+        if self.servers.is_multiple_of(2) {
+            command.args(ALL_LARGE);
+        }
         command.env_remove("TENFOLD_LOG").env_remove("TENFOLD_SERVER").env_remove("TENFOLD_FAULT");
         if let Some(fault) = fault {
             command.env("TENFOLD_FAULT", fault);

@@ -28,6 +28,9 @@ const DISK_TIMEOUT: &str = "6s";
 /// Checkpoints now and then, and commits of several records between them, although little is done.
 const PACE: &str = "12000,24,150";
 
+/// Every commit is written while the next is decided on.
+const ALL_LARGE: [&str; 2] = ["--large-commits", "1,0"];
+
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Below the ports that systems give to connecting sockets, so that no client connects to itself.
@@ -40,6 +43,8 @@ pub(crate) struct Site {
     ready: PathBuf,
     log: PathBuf,
     port: u16,
+    /// How many servers were started.
+    servers: u32,
 }
 
 impl Site {
@@ -47,7 +52,7 @@ impl Site {
     pub(crate) fn new(data: &Path, files: &Path) -> Self {
         fs::create_dir_all(files).unwrap();
         let (ready, log) = (files.join("ready"), files.join("log"));
-        Self { server: None, data: data.to_owned(), ready, log, port: free_port() }
+        Self { server: None, data: data.to_owned(), ready, log, port: free_port(), servers: 0 }
     }
 
     /// `HOST:PORT`.
@@ -64,6 +69,11 @@ impl Site {
         command.arg(BECOME).arg(std::process::id().to_string()).arg(env!("CARGO_BIN_EXE_tenfold"));
         command.arg("serve").arg("--data-dir").arg(&self.data).args(["--listen", &self.address(), "--drain", "1ms"]);
         command.arg("--ready-file").arg(&self.ready).args(["--disk-timeout", DISK_TIMEOUT, "--pace", PACE]);
+        // Every second one has another thread write its commits.
+        self.servers += 1;
+        if self.servers.is_multiple_of(2) {
+            command.args(ALL_LARGE);
+        }
         command.env_remove("TENFOLD_LOG").env_remove("TENFOLD_SERVER").env_remove("TENFOLD_FAULT");
         self.server = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
