@@ -526,16 +526,23 @@ struct Sorted {
 
 fn sort(changed: &[Changed]) -> Sorted {
     let mut cleared = Vec::new();
-    let mut packed = Vec::with_capacity(changed.len());
+    let mut tables: [Vec<u64>; RowKey::TABLES] = Default::default();
     for changed in changed {
         match *changed {
-            Changed::Row(key) => packed.push(key.packed()),
+            Changed::Row(key) => {
+                let (table, number) = key.packed();
+                tables[table].push(number);
+            }
             Changed::ClearTasks { campaign, first, tasks } => cleared.push(Cleared { campaign, first, tasks }),
         }
     }
-    packed.sort_unstable();
-    packed.dedup();
-    Sorted { cleared, keys: packed.into_iter().map(RowKey::unpacked).collect() }
+    let mut keys = Vec::with_capacity(changed.len());
+    for (table, mut numbers) in tables.into_iter().enumerate() {
+        numbers.sort_unstable();
+        numbers.dedup();
+        keys.extend(numbers.into_iter().map(|number| RowKey::unpacked(table, number)));
+    }
+    Sorted { cleared, keys }
 }
 
 /// Changes of one commit on their way into payloads of journal records.
