@@ -27,6 +27,8 @@ pub(crate) struct Measured {
     pub(crate) cpu: f64,
     /// Bytes that the server had written to the disk for one cycle.
     pub(crate) written: f64,
+    /// Flushes of the machine's disks for one cycle: there is one in every sync that had something to write.
+    pub(crate) flushes: f64,
 }
 
 impl Measured {
@@ -36,9 +38,9 @@ impl Measured {
         let mut lines = BufReader::new(load.stdout.take().unwrap()).lines();
         let mut line = || lines.next().expect("the load ended").unwrap();
         assert_eq!(line(), "begin");
-        let before = Used::by(server);
+        let (before, flushed) = (Used::by(server), flushes());
         let figures: Vec<f64> = line().split(' ').map(|word| word.parse().unwrap()).collect();
-        let after = Used::by(server);
+        let (after, flushed) = (Used::by(server), flushes() - flushed);
         assert!(load.wait().unwrap().success());
         let [cycles, seconds, p50, p99, p999] = figures[..] else { panic!("{figures:?}") };
         Self {
@@ -48,6 +50,7 @@ impl Measured {
             p999,
             cpu: (after.cpu - before.cpu) * 1e6 / cycles,
             written: (after.written - before.written) / cycles,
+            flushes: flushed / cycles,
         }
     }
 
@@ -57,6 +60,7 @@ impl Measured {
             "clients": shape.clients, "runs_per_message": shape.batch, "server": server,
             "cycles_per_second": self.rate, "p50_us": self.p50, "p99_us": self.p99, "p999_us": self.p999,
             "server_cpu_us_per_cycle": self.cpu, "written_bytes_per_cycle": self.written,
+            "disk_flushes_per_cycle": self.flushes,
         })
     }
 }
@@ -96,6 +100,15 @@ impl Used {
     }
 }
 
+/// How often the disks of this machine were flushed so far.
+fn flushes() -> f64 {
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let stat = |disk: std::fs::DirEntry| std::fs::read_to_string(disk.path().join("stat")).unwrap_or_default();
+    // The sixteenth number, see the kernel's documentation of this file.
+    let flushes = |stat: String| stat.split_whitespace().nth(15).map_or(0.0, |flushes| flushes.parse().unwrap());
+    disks.map(stat).map(flushes).sum()
+}
+
 /// The middle of the rounds, field by field, and the spread of the rates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Middle {
@@ -123,6 +136,7 @@ impl Middle {
             p999: median(|one| one.p999),
             cpu: median(|one| one.cpu),
             written: median(|one| one.written),
+            flushes: median(|one| one.flushes),
         };
         Self { measured, lowest: rates[0], highest: rates[rates.len() - 1] }
     }

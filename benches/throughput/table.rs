@@ -8,14 +8,14 @@ use crate::server::Kind;
 /// The table for people.
 pub(crate) fn text(results: &Results<Kind>) -> String {
     let mut out = String::new();
-    writeln!(out, "runs a message · clients · server · cycles/s (lowest … highest) · p50 p99 p99.9 in µs · server CPU µs and bytes written a cycle").unwrap();
+    writeln!(out, "runs a message · clients · server · cycles/s (lowest … highest) · p50 p99 p99.9 in µs · server CPU µs, bytes written and disk flushes a cycle").unwrap();
     for shape in shapes(results) {
         let of = |kind| Middle::of(&results[&(shape, kind)]);
         for kind in Kind::ALL {
             let Middle { measured: m, lowest, highest } = of(kind);
             writeln!(
                 out,
-                "{:>3} {:>4}  {:<14} {:>8.0} ({lowest:.0} … {highest:.0})  {:>6.0} {:>6.0} {:>6.0}  {:>6.1} {:>6.0}",
+                "{:>3} {:>4}  {:<14} {:>8.0} ({lowest:.0} … {highest:.0})  {:>6.0} {:>6.0} {:>6.0}  {:>6.1} {:>6.0} {:>6.3}",
                 shape.batch,
                 shape.clients,
                 kind.word(),
@@ -24,7 +24,8 @@ pub(crate) fn text(results: &Results<Kind>) -> String {
                 m.p99,
                 m.p999,
                 m.cpu,
-                m.written
+                m.written,
+                m.flushes
             )
             .unwrap();
         }
