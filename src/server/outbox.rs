@@ -9,38 +9,51 @@
 //! that go; who reads what it gets is never harmed. When the pipeline drops an outbox, the writer still gets everything offered before, then the end.
 //! Tested in this file; slow readers on real sockets in `tests/server_limits.rs`.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::coordinator::command::{ControlAnswer, Output};
 use crate::limits;
 
+/// Outputs that an empty outbox keeps memory for.
+const KEPT: usize = 8;
+
 /// The pipeline's end.
 #[derive(Debug)]
-pub(crate) struct Outbox {
-    sender: mpsc::Sender<Output>,
-    load: Arc<Load>,
-}
+pub(crate) struct Outbox(Arc<Line>);
 
 /// The session's end.
 #[derive(Debug)]
-pub(crate) struct Outputs {
-    receiver: mpsc::Receiver<Output>,
-    load: Arc<Load>,
-}
+pub(crate) struct Outputs(Arc<Line>);
 
 /// Tells a session that its peer reads too slowly.
 #[derive(Clone, Debug)]
-pub(crate) struct Overflow(Arc<Load>);
+pub(crate) struct Overflow(Arc<Line>);
 
+/// What waits for one connection. An idle one of many thousands has no memory for outputs.
 #[derive(Debug)]
-struct Load {
-    bytes: AtomicUsize,
+struct Line {
+    waiting: Mutex<Waiting>,
+    outputs_max: usize,
     bytes_max: usize,
     all: AllOutboxes,
     overflow: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    outputs: VecDeque<Output>,
+    /// Theirs, and of messages that are being written.
+    bytes: usize,
+    /// One of the ends is gone.
+    ended: bool,
+    /// Whoever waits for an output.
+    writer: Option<Waker>,
 }
 
 /// The bytes that wait in all outboxes of a server.
@@ -58,31 +71,56 @@ impl AllOutboxes {
 
     /// An outbox of at most `outputs` outputs and about `bytes` bytes, both at least 1.
     pub(crate) fn open(&self, outputs: usize, bytes: usize) -> (Outbox, Outputs, Overflow) {
-        let (sender, receiver) = mpsc::channel(outputs);
-        let (all, overflow) = (self.clone(), Notify::new());
-        let load = Arc::new(Load { bytes: AtomicUsize::new(0), bytes_max: bytes, all, overflow });
-        (Outbox { sender, load: Arc::clone(&load) }, Outputs { receiver, load: Arc::clone(&load) }, Overflow(load))
+        let (waiting, overflow) = (Mutex::default(), Notify::new());
+        let line = Line { waiting, outputs_max: outputs, bytes_max: bytes, all: self.clone(), overflow };
+        let line = Arc::new(line);
+        (Outbox(Arc::clone(&line)), Outputs(Arc::clone(&line)), Overflow(line))
     }
-}
 
-impl Load {
-    /// Adds an output's bytes; `false` if they are too many. One output always has room when nothing else waits.
-    fn add(&self, bytes: usize) -> bool {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let all_before = self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
-        before == 0 || (before + bytes <= self.bytes_max && all_before + bytes <= self.all.bytes_max)
+    fn add(&self, bytes: usize) -> usize {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed)
     }
 
     fn remove(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-impl Drop for Load {
+impl Line {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that holds the lock can panic between two changes.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next output out of the line.
+    fn take(&self, waiting: &mut Waiting) -> Option<Output> {
+        let output = waiting.outputs.pop_front()?;
+        let bytes = weight(&output);
+        waiting.bytes -= bytes;
+        self.all.remove(bytes);
+        if waiting.outputs.is_empty() && waiting.outputs.capacity() > KEPT {
+            waiting.outputs = VecDeque::new();
+        }
+        Some(output)
+    }
+
+    /// One of the ends is gone.
+    fn end(&self) {
+        let mut waiting = self.waiting();
+        waiting.ended = true;
+        let writer = waiting.writer.take();
+        drop(waiting);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+}
+
+impl Drop for Line {
     fn drop(&mut self) {
         // What still waited goes with the outbox.
-        self.all.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        let bytes = self.waiting().bytes;
+        self.all.remove(bytes);
     }
 }
 
@@ -92,13 +130,16 @@ const ORDINARY_BYTES: usize = 16 * 1_024;
 /// Bytes that are being written count as waiting until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
-    load: Arc<Load>,
+    line: Arc<Line>,
     bytes: usize,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.load.remove(self.bytes);
+        if self.bytes > 0 {
+            self.line.waiting().bytes -= self.bytes;
+            self.line.all.remove(self.bytes);
+        }
     }
 }
 
@@ -107,46 +148,81 @@ impl Drop for Held {
 pub(crate) struct Unreachable;
 
 impl Outbox {
-    /// Puts an output in line, without waiting.
+    /// Puts an output in line, without waiting. One output always has room when nothing else waits.
     ///
     /// # Errors
     /// Drop the outbox. If it was full, its session is told to end.
     pub(crate) fn offer(&self, output: Output) -> Result<(), Unreachable> {
-        if !self.load.add(weight(&output)) || self.sender.try_send(output).is_err() {
-            self.load.overflow.notify_one();
+        let line = &self.0;
+        let bytes = weight(&output);
+        let mut waiting = line.waiting();
+        let all = line.all.add(bytes) + bytes;
+        let fits = waiting.bytes == 0 || (waiting.bytes + bytes <= line.bytes_max && all <= line.all.bytes_max);
+        if waiting.ended || !fits || waiting.outputs.len() >= line.outputs_max {
+            line.all.remove(bytes);
+            drop(waiting);
+            line.overflow.notify_one();
             return Err(Unreachable);
         }
+        waiting.bytes += bytes;
+        waiting.outputs.push_back(output);
+        let writer = waiting.writer.take();
+        drop(waiting);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
         Ok(())
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
 impl Outputs {
     /// The next output; `None` when the pipeline has dropped the outbox and all that it offered was taken.
     pub(crate) async fn next(&mut self) -> Option<Output> {
-        let output = self.receiver.recv().await?;
-        self.load.remove(weight(&output));
-        Some(output)
+        poll_fn(|context| {
+            let mut waiting = self.0.waiting();
+            let output = self.0.take(&mut waiting);
+            if output.is_some() || waiting.ended {
+                return Poll::Ready(output);
+            }
+            match &mut waiting.writer {
+                Some(writer) => writer.clone_from(context.waker()),
+                none => *none = Some(context.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// The next output if it waits already.
     pub(crate) fn next_waiting(&mut self) -> Option<Output> {
-        let output = self.receiver.try_recv().ok()?;
-        self.load.remove(weight(&output));
-        Some(output)
+        self.0.take(&mut self.0.waiting())
     }
-}
 
-impl Outputs {
     /// Counts encoded messages while they are written: keys make them far longer than their outputs were.
     ///
     /// # Errors
     /// Too much waits for all writers together, and this is long. Close the connection.
     pub(crate) fn hold(&self, bytes: usize) -> Result<Held, Unreachable> {
         let bytes = if bytes > ORDINARY_BYTES { bytes } else { 0 };
-        let held = Held { load: Arc::clone(&self.load), bytes };
-        self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let all_before = self.load.all.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if bytes == 0 || all_before + bytes <= self.load.all.bytes_max { Ok(held) } else { Err(Unreachable) }
+        let held = Held { line: Arc::clone(&self.0), bytes };
+        if bytes == 0 {
+            return Ok(held);
+        }
+        self.0.waiting().bytes += bytes;
+        let all = self.0.all.add(bytes) + bytes;
+        if all <= self.0.all.bytes_max { Ok(held) } else { Err(Unreachable) }
+    }
+}
+
+impl Drop for Outputs {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -186,7 +262,8 @@ mod tests {
     use crate::types::{LeaseId, LossReason};
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Waker};
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake};
 
     fn task(number: u64) -> Output {
         Output::Origin(OriginAnswer::Task(number))
@@ -241,6 +318,53 @@ mod tests {
         drop(held);
         drop(other.1.hold(20_000).unwrap());
         assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_an_output_and_by_the_end() {
+        let (outbox, mut outputs, _overflow) = AllOutboxes::new(1_000).open(2, 1_000);
+        let (woken, waker) = Flag::new();
+        let mut context = Context::from_waker(&waker);
+        assert!(pin!(outputs.next()).poll(&mut context).is_pending() && !woken.taken());
+        assert_eq!([outbox.offer(task(1)), outbox.offer(task(2))], [Ok(()); 2]);
+        assert!(woken.taken());
+        assert_eq!(pin!(outputs.next()).poll(&mut context), Poll::Ready(Some(task(1))));
+        assert_eq!(pin!(outputs.next()).poll(&mut context), Poll::Ready(Some(task(2))));
+        assert!(pin!(outputs.next()).poll(&mut context).is_pending() && !woken.taken());
+        drop(outbox);
+        assert!(woken.taken());
+        assert_eq!(pin!(outputs.next()).poll(&mut context), Poll::Ready(None));
+    }
+
+    #[test]
+    fn an_outbox_of_a_session_that_ended_takes_nothing_and_keeps_no_memory() {
+        let all = AllOutboxes::new(1 << 20);
+        let (outbox, mut outputs, overflow) = all.open(1_000, 1 << 20);
+        (0..100).for_each(|number| outbox.offer(task(number)).unwrap());
+        while outputs.next_waiting().is_some() {}
+        assert!(outbox.0.waiting().outputs.capacity() <= KEPT);
+        drop((outputs, overflow));
+        assert_eq!(outbox.offer(task(1)), Err(Unreachable));
+    }
+
+    /// Whether somebody was woken.
+    struct Flag(AtomicBool);
+
+    impl Flag {
+        fn new() -> (Arc<Self>, Waker) {
+            let flag = Arc::new(Self(AtomicBool::new(false)));
+            (Arc::clone(&flag), Waker::from(flag))
+        }
+
+        fn taken(&self) -> bool {
+            self.0.swap(false, Ordering::Relaxed)
+        }
+    }
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]
