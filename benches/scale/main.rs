@@ -3,6 +3,7 @@
 //! ```text
 //!   cargo bench --bench scale                        everything but the soak; about a quarter of an hour, 6 GB of disk, 4 GB of memory
 //!   cargo bench --bench scale -- create recovery     only these parts
+//!   cargo bench --bench scale -- herd --json FILE    also for programs
 //!   cargo bench --bench scale -- soak 60             an hour of work; prints the server's memory once a minute
 //! ```
 //!

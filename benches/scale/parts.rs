@@ -31,6 +31,10 @@ const PARTS: [(&str, Measure); 7] = [
 ];
 
 pub(crate) fn run(words: &[&str]) {
+    let (words, json) = match words {
+        [words @ .., "--json", file] => (words, Some(*file)),
+        words => (words, None),
+    };
     if let Some(unknown) = words.iter().find(|word| PARTS.iter().all(|(name, _)| name != *word)) {
         panic!("{unknown} is unknown: see the head of benches/scale/main.rs");
     }
@@ -40,7 +44,7 @@ pub(crate) fn run(words: &[&str]) {
             part(&mut table);
         }
     }
-    table.end();
+    table.end(json);
 }
 
 fn directory() -> TempDir {

@@ -2,11 +2,14 @@
 
 use std::fmt::Display;
 
+use serde_json::{Value, json};
+
 /// All rows so far.
 #[derive(Default)]
 pub(crate) struct Table {
+    /// The rows, for programs.
+    rows: Vec<Value>,
     missed: Vec<String>,
-    begun: bool,
 }
 
 impl Table {
@@ -17,6 +20,7 @@ impl Table {
             self.missed.push(what.to_owned());
         }
         self.print(
+            json!({ "what": what, "figure": figure, "at_most": most, "unit": unit, "kept": kept }),
             what,
             &format!("{} {unit}", rounded(figure)),
             &format!("≤ {} {unit}", rounded(most)),
@@ -26,18 +30,23 @@ impl Table {
 
     /// Prints a row without a bound.
     pub(crate) fn note(&mut self, what: &str, figure: impl Display) {
-        self.print(what, &figure.to_string(), "", "");
+        let figure = figure.to_string();
+        self.print(json!({ "what": what, "figure": figure }), what, &figure, "", "");
     }
 
-    fn print(&mut self, what: &str, figure: &str, bound: &str, verdict: &str) {
-        if !std::mem::replace(&mut self.begun, true) {
+    fn print(&mut self, row: Value, what: &str, figure: &str, bound: &str, verdict: &str) {
+        if self.rows.is_empty() {
             println!("| what | figure | bound | |\n|---|---|---|---|");
         }
         println!("| {what} | {figure} | {bound} | {verdict} |");
+        self.rows.push(row);
     }
 
-    /// Ends the process with 1 if a bound was not kept.
-    pub(crate) fn end(self) {
+    /// Writes the rows to a file if one is named; ends the process with 1 if a bound was not kept.
+    pub(crate) fn end(self, json: Option<&str>) {
+        if let Some(file) = json {
+            std::fs::write(file, serde_json::to_string_pretty(&self.rows).unwrap() + "\n").unwrap();
+        }
         if !self.missed.is_empty() {
             eprintln!("not kept: {}", self.missed.join("; "));
             std::process::exit(1);

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tenfold::coordinator::command::{Hello, Output};
 use tenfold::coordinator::rows::{CampaignRow, GlobalsRow, Phase, TaskRow};
 use tenfold::coordinator::{Change, Command, Coordinator, Options, Restorer, Row};
@@ -22,21 +23,23 @@ const HELD: u32 = 1_000;
 const REPORTS: usize = 200_000;
 const ROUNDS: usize = 5;
 
-pub(crate) fn run() {
+pub(crate) fn run() -> Vec<Value> {
+    let mut rows = Vec::new();
     println!(
         "| order | tasks | leases | reports and leases/s | ns each (median of {ROUNDS} rounds) | the longest step |\n|---|---|---|---|---|---|"
     );
     for (order, seed) in [(Order::Lowest, None), (Order::Even, None), (Order::Even, Some(1))] {
         for exponent in 3..=8 {
-            row(order, seed, 10_u32.pow(exponent), 100);
+            rows.push(row(order, seed, 10_u32.pow(exponent), 100));
         }
         for exponent in [0, 3, 4, 5, 6] {
-            row(order, seed, 10_000_000, 10_u32.pow(exponent));
+            rows.push(row(order, seed, 10_000_000, 10_u32.pow(exponent)));
         }
     }
+    rows
 }
 
-fn row(order: Order, seed: Option<u64>, tasks: u32, leases: u32) {
+fn row(order: Order, seed: Option<u64>, tasks: u32, leases: u32) -> Value {
     let mut machine = Machine::new(order, seed, tasks, leases);
     let (mut each, mut longest) = (Vec::new(), Duration::ZERO);
     machine.work();
@@ -49,6 +52,10 @@ fn row(order: Order, seed: Option<u64>, tasks: u32, leases: u32) {
     let median = each[ROUNDS / 2];
     let numbered = if seed.is_some() { ", numbered" } else { "" };
     println!("| {order:?}{numbered} | {tasks} | {leases} | {:.0} | {median:.0} | {longest:.0?} |", 1e9 / median);
+    json!({
+        "order": format!("{order:?}"), "numbered": seed.is_some(), "tasks": tasks, "leases": leases,
+        "report_and_lease_ns": median, "longest_step_us": longest.as_micros() as u64,
+    })
 }
 
 /// A coordinator, and sessions that hold leases.

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tenfold::coordinator::command::{ControlRequest, Hello, Output};
 use tenfold::coordinator::{Changed, Command, Options};
 use tenfold::store::{self, Opened, syncs};
@@ -17,17 +18,15 @@ const HELD: u32 = 64;
 /// How long each row of the table is measured.
 const MEASURED: Duration = Duration::from_secs(10);
 
-pub(crate) fn run() {
+pub(crate) fn run() -> Vec<Value> {
     println!(
         "\n| reports a commit | commits/s | reports/s | bytes written a report | p50 | p99.9 | checkpoints | their p50 | the longest |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    for reports in [1, 64, 4_096] {
-        row(reports);
-    }
+    [1, 64, 4_096].map(row).to_vec()
 }
 
-fn row(reports: u32) {
+fn row(reports: u32) -> Value {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut site = Site::new(&directory.path().join("data"), reports);
     let (mut plain, mut checkpoints) = (Vec::new(), Vec::new());
@@ -55,6 +54,12 @@ fn row(reports: u32) {
         at(&all, 0.999),
         share * 100.0,
     );
+    json!({
+        "reports_per_commit": reports, "commits_per_second": commits, "reports_per_second": count / seconds,
+        "written_bytes_per_report": written / count, "p50_us": at(&all, 0.5).as_micros() as u64,
+        "p999_us": at(&all, 0.999).as_micros() as u64, "checkpoints_share": share,
+        "checkpoints_p50_us": apart.as_micros() as u64, "longest_checkpoint_us": longest.as_micros() as u64,
+    })
 }
 
 fn at(sorted: &[Duration], share: f64) -> Duration {
