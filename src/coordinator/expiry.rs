@@ -12,6 +12,9 @@ use super::{Coordinator, Output};
 use crate::limits;
 use crate::types::{LeaseId, LossReason, Tick};
 
+/// Entries of timers that a sweep looks at for each item of a slice.
+const LOOKS_PER_ITEM: usize = 16;
+
 impl Coordinator {
     /// Handles what is due, a slice of it.
     pub(super) fn expire(&mut self) {
@@ -36,8 +39,8 @@ impl Coordinator {
                 Some(Timer::Creation(id)) => self.creation_due(id),
             }
         }
-        let Self { timers, leases, sessions, campaigns, .. } = self;
-        timers.sweep(leases.len() + 2 * sessions.len(), |due, timer| match timer {
+        let Self { timers, leases, sessions, campaigns, options, .. } = self;
+        timers.sweep(leases.len() + 2 * sessions.len(), LOOKS_PER_ITEM * options.slice, |due, timer| match timer {
             Timer::Lease(id) => leases.id(id.slot) == *id && leases.get(id.slot).is_some(),
             Timer::Idle(slot, serial) => sessions.get(*slot).is_some_and(|session| session.serial == *serial),
             Timer::Released(slot, serial) => sessions

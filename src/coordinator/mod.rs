@@ -186,7 +186,7 @@ impl Coordinator {
 
     /// When [`Command::Advance`] is due at the latest; `None` while nothing will ever be.
     pub fn next_deadline(&self) -> Option<Tick> {
-        if self.waiting.is_marked() || !self.sweeps.is_empty() {
+        if self.waiting.is_marked() || !self.sweeps.is_empty() || self.timers.is_sweeping() {
             return Some(self.now);
         }
         self.timers.next()
