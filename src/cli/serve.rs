@@ -118,23 +118,19 @@ impl ServeArguments {
 }
 
 fn pace(text: &str) -> Result<Pace, String> {
-    let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some(&[bytes, records, record_bytes]) => {
-            Ok(Pace { bytes: bytes as usize, records: records.into(), record_bytes: record_bytes as usize })
-        }
-        _ => Err("three numbers are needed".into()),
-    }
+    let [bytes, records, record_bytes] = numbers(text).ok_or("three numbers are needed")?;
+    Ok(Pace { bytes: bytes as usize, records: records.into(), record_bytes: record_bytes as usize })
 }
 
 fn large_commits(text: &str) -> Result<Turns, String> {
-    let numbers: Option<Vec<usize>> = text.split(',').map(|number| number.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some(&[large_requests, large_requests_per_message]) => {
-            Ok(Turns { large_requests, large_requests_per_message, ..Turns::default() })
-        }
-        _ => Err("two numbers are needed".into()),
-    }
+    let [requests, per_message] = numbers(text).ok_or("two numbers are needed")?.map(|number| number as usize);
+    Ok(Turns { large_requests: requests, large_requests_per_message: per_message, ..Turns::default() })
+}
+
+/// Exactly so many numbers, with commas between.
+fn numbers<const COUNT: usize>(text: &str) -> Option<[u32; COUNT]> {
+    let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
 }
 
 /// Serves until stopped by a signal.

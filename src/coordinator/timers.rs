@@ -2,7 +2,7 @@
 //!
 //! An entry says only "look at this then": whoever pops it looks at the thing itself, which may be gone, or be due later
 //! (a heartbeat does not touch the heap). Entries of things long gone are swept out when they are the majority, so
-//! the heaps are at most about twice as large as what they stand for. A million leases have millions of entries, so that takes many
+//! the heap is at most about twice as large as what it stands for, and with what comes while it is swept three times. A million leases have millions of entries, so that takes many
 //! slices: what is swept is a heap of its own, which gets shorter from its end and stays a heap.
 
 use crate::types::{CampaignId, LeaseId, Tick};
@@ -42,11 +42,8 @@ impl Timers {
 
     /// The next thing that is due by `now`.
     pub(super) fn pop(&mut self, now: Tick) -> Option<Timer> {
-        let heap = match (self.heap.least(), self.swept.least()) {
-            (Some(one), Some(other)) if other < one => &mut self.swept,
-            (None, Some(_)) => &mut self.swept,
-            (Some(_) | None, Some(_) | None) => &mut self.heap,
-        };
+        let swept_first = self.swept.least().is_some_and(|entry| self.heap.least().is_none_or(|other| entry < other));
+        let heap = if swept_first { &mut self.swept } else { &mut self.heap };
         heap.least().filter(|(due, _)| *due <= now)?;
         heap.pop().map(|(_, timer)| timer)
     }

@@ -108,11 +108,16 @@ impl Line {
     fn end(&self) {
         let mut waiting = self.waiting();
         waiting.ended = true;
-        let writer = waiting.writer.take();
-        drop(waiting);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake(waiting);
+    }
+}
+
+/// Wakes whoever waits for an output, without the lock.
+fn wake(mut waiting: MutexGuard<'_, Waiting>) {
+    let writer = waiting.writer.take();
+    drop(waiting);
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }
 
@@ -166,11 +171,7 @@ impl Outbox {
         }
         waiting.bytes += bytes;
         waiting.outputs.push_back(output);
-        let writer = waiting.writer.take();
-        drop(waiting);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake(waiting);
         Ok(())
     }
 }

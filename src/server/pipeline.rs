@@ -516,6 +516,7 @@ mod tests {
     }
 
     /// A disk that writes its commits into the diary, together with what has been sent by then.
+    #[derive(Clone)]
     struct Disk {
         diary: Diary,
         dispatcher: Arc<Mutex<Dispatcher>>,
@@ -526,20 +527,18 @@ mod tests {
     /// A commit of so many changes on its way to the disk.
     struct Pen {
         changes: usize,
-        diary: Diary,
-        dispatcher: Arc<Mutex<Dispatcher>>,
-        outputs: Arc<Mutex<Vec<Outputs>>>,
-        fails: bool,
+        disk: Disk,
     }
 
     impl Write for Pen {
         type Written = Result<(), Full>;
 
         fn write(self) -> Result<(), Full> {
-            self.dispatcher.lock().unwrap().deliver_waiting();
-            read_all(&self.diary, &mut self.outputs.lock().unwrap());
-            note(&self.diary, format!("commit {}", self.changes));
-            if self.fails { Err(Full) } else { Ok(()) }
+            let Disk { diary, dispatcher, outputs, fails } = self.disk;
+            dispatcher.lock().unwrap().deliver_waiting();
+            read_all(&diary, &mut outputs.lock().unwrap());
+            note(&diary, format!("commit {}", self.changes));
+            if fails { Err(Full) } else { Ok(()) }
         }
     }
 
@@ -553,7 +552,7 @@ mod tests {
 
     impl Commit<Pen> for Aside {
         fn begin(&mut self, writing: Pen) {
-            note(&writing.diary, format!("begin {}", writing.changes));
+            note(&writing.disk.diary, format!("begin {}", writing.changes));
             self.away = Some(writing);
         }
 
@@ -580,9 +579,7 @@ mod tests {
         type Writing = Pen;
 
         fn begin(&mut self, changes: &[Changed], _texts: &[TextChange], _machine: &Echo) -> Result<Pen, Full> {
-            let (diary, dispatcher) = (Arc::clone(&self.diary), Arc::clone(&self.dispatcher));
-            let outputs = Arc::clone(&self.outputs);
-            Ok(Pen { changes: changes.len(), diary, dispatcher, outputs, fails: self.fails })
+            Ok(Pen { changes: changes.len(), disk: self.clone() })
         }
 
         fn end(&mut self, written: Option<Result<(), Full>>) -> Result<(), Full> {
@@ -673,6 +670,14 @@ mod tests {
             rig
         }
 
+        /// With peers that are taken in; the commits are large, see [`Rig::large`].
+        fn with_large_commits(peers: u64, hears: usize) -> Self {
+            let mut rig = Self::new(peers, None, &[(0, false)]);
+            rig.turn();
+            rig.large(hears);
+            rig
+        }
+
         /// From now on every commit is large, and this many messages are heard while the next ones are written.
         fn large(&mut self, hears: usize) {
             self.pipeline.links.turns.large_requests = 1;
@@ -749,9 +754,7 @@ mod tests {
 
     #[test]
     fn what_comes_while_a_large_commit_is_written_is_decided_at_once_and_seen_after_its_own() {
-        let mut rig = Rig::new(2, None, &[(0, false)]);
-        rig.turn();
-        rig.large(2);
+        let mut rig = Rig::with_large_commits(2, 2);
         rig.say(0, 10, 1);
         rig.say(1, 20, 1);
         rig.say(1, 21, 0);
@@ -767,9 +770,7 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_waits_for_the_commit_that_it_has_seen() {
-        let mut rig = Rig::new(2, None, &[(0, false)]);
-        rig.turn();
-        rig.large(1);
+        let mut rig = Rig::with_large_commits(2, 1);
         rig.say(0, 10, 1);
         rig.say(1, 20, 0);
         assert_eq!(rig.turn(), ["apply 10", "begin 1", "apply 20", "commit 1", "peer 0 got 10"]);
@@ -792,9 +793,7 @@ mod tests {
 
     #[test]
     fn no_more_is_decided_meanwhile_than_fits_the_next_turn() {
-        let mut rig = Rig::new(1, None, &[(0, false)]);
-        rig.turn();
-        rig.large(3);
+        let mut rig = Rig::with_large_commits(1, 3);
         rig.pipeline.links.turns.requests_max = 2;
         (1..=5).for_each(|number| rig.say(0, number, 1));
         // The fourth was heard, did not fit, and is left over; the fifth is not even heard.
@@ -911,9 +910,7 @@ mod tests {
         assert!(take(&rig.diary).contains(&"commit 1".to_owned()), "what waited was done");
 
         // What was decided while a commit was written, too.
-        let mut rig = Rig::new(1, None, &[(0, false)]);
-        rig.turn();
-        rig.large(2);
+        let rig = Rig::with_large_commits(1, 2);
         rig.say(0, 10, 1);
         rig.say(0, 11, 1);
         drop((rig.peers, rig.inbox));
