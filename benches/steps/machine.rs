@@ -164,7 +164,7 @@ fn touched(order: Order, seed: Option<u64>, count: u32) -> Coordinator {
     let mut restorer = Restorer::new();
     let mut put = |row| restorer.apply(Change::Put(row)).unwrap();
     put(Row::Globals(GlobalsRow { next_campaign: 2 }));
-    put(Row::Campaign(CampaignId(1), row));
+    put(Row::Campaign(CampaignId(1), Box::new(row)));
     let one = TaskRow { done: 1, extra: 0, issued: u32::from(seed.is_some()) };
     (0..count).for_each(|task| put(Row::Task(CampaignId(1), TaskIndex(task), one)));
     restorer.finish(Options::default(), INSTANCE, Tick(0)).unwrap()

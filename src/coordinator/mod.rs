@@ -196,7 +196,7 @@ impl Coordinator {
     pub fn row(&self, key: RowKey) -> Option<Row> {
         Some(match key {
             RowKey::Globals => Row::Globals(self.globals.clone()),
-            RowKey::Campaign(id) => Row::Campaign(id, self.campaigns.get(&id)?.row.clone()),
+            RowKey::Campaign(id) => Row::Campaign(id, Box::new(self.campaigns.get(&id)?.row.clone())),
             RowKey::Task(id, task) => {
                 let row = self.campaigns.get(&id)?.tasks.get(task).row;
                 if row == rows::TaskRow::default() {

@@ -155,7 +155,7 @@ impl Restorer {
     fn put(&mut self, row: Row) {
         match row {
             Row::Globals(row) => self.globals = Some(row),
-            Row::Campaign(id, row) => drop(self.campaigns.insert(id, row)),
+            Row::Campaign(id, row) => drop(self.campaigns.insert(id, *row)),
             Row::Task(id, task, row) => self.tasks.entry(id).or_default().get_mut(task).row = row,
             Row::Lease(slot, row) => self.leases.set(slot, Some(row)),
             Row::Session(slot, row) => drop(self.sessions.insert(slot, row)),

@@ -71,13 +71,13 @@ impl RowKey {
     }
 }
 
-/// One row with its key.
+/// One row with its key. What is large and rare is boxed: recovery moves a hundred million of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// The globals.
     Globals(GlobalsRow),
     /// A campaign.
-    Campaign(CampaignId, CampaignRow),
+    Campaign(CampaignId, Box<CampaignRow>),
     /// A task.
     Task(CampaignId, TaskIndex, TaskRow),
     /// A lease slot.

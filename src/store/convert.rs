@@ -127,7 +127,7 @@ fn row_to_disk(row: &Row) -> DiskChange {
 fn change_from_disk(change: DiskChange) -> Change {
     Change::Put(match change {
         DiskChange::Globals { next_campaign } => Row::Globals(GlobalsRow { next_campaign }),
-        DiskChange::Campaign { id, row } => Row::Campaign(CampaignId(id), campaign_from_disk(*row)),
+        DiskChange::Campaign { id, row } => Row::Campaign(CampaignId(id), Box::new(campaign_from_disk(*row))),
         DiskChange::Task { campaign, task, done, extra, issued } => {
             Row::Task(CampaignId(campaign), TaskIndex(task), TaskRow { done, extra, issued })
         }

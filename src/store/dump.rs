@@ -238,7 +238,7 @@ mod tests {
         let returned = ReturnedRow { campaign: CampaignId(1), task: TaskIndex(9), word: 1, runs: 0xff };
         vec![
             Row::Globals(GlobalsRow { next_campaign: 2 }),
-            Row::Campaign(CampaignId(1), campaign),
+            Row::Campaign(CampaignId(1), Box::new(campaign)),
             Row::Task(CampaignId(1), TaskIndex(9), TaskRow { done: 3, extra: 1, issued: 4 }),
             Row::Lease(0, LeaseRow { generation: 2, lease: Some(lease) }),
             Row::Lease(1, LeaseRow { generation: 6, lease: None }),

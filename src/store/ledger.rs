@@ -355,8 +355,6 @@ impl Ledger {
             encode_change(&Change::ClearTasks { campaign: *campaign, first: *first, tasks: *tasks }, &mut item);
             packing.add(&item);
         }
-        // Keys come in order, so those of one page come together.
-        let mut marked = None;
         for key in keys {
             item.clear();
             match rows.row(*key) {
@@ -365,10 +363,7 @@ impl Ledger {
                 None => encode_change(&Change::Remove(*key), &mut item),
             }
             let record = self.books.sequence + packing.add(&item);
-            let page = page_of(*key);
-            if marked.replace(page) != Some(page) {
-                self.books.dirty.mark(page, record);
-            }
+            self.books.dirty.mark(page_of(*key), record);
         }
         let payloads = packing.payloads;
         let (first, last) = (self.books.sequence + 1, self.books.sequence + payloads.len() as u64);

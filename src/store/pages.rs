@@ -198,11 +198,16 @@ pub(super) struct DirtyPages {
     since: BTreeMap<Place, u64>,
     /// Entries of pages that were cleaned meanwhile stay behind until they are reached.
     queue: VecDeque<(u64, Place)>,
+    /// The one that was named last, while it is dirty: a commit names rows in order, so those of one page together.
+    latest: Option<Place>,
 }
 
 impl DirtyPages {
     /// A journal record changed a page. Records are named in ascending order.
     pub(super) fn mark(&mut self, page: Place, record: u64) {
+        if self.latest.replace(page) == Some(page) {
+            return;
+        }
         if let std::collections::btree_map::Entry::Vacant(entry) = self.since.entry(page) {
             entry.insert(record);
             self.queue.push_back((record, page));
@@ -213,6 +218,7 @@ impl DirtyPages {
     pub(super) fn take_oldest(&mut self) -> Option<Place> {
         self.skip_clean();
         let (_, page) = self.queue.pop_front()?;
+        self.latest = None;
         self.since.remove(&page);
         Some(page)
     }
@@ -225,6 +231,7 @@ impl DirtyPages {
 
     /// Forgets the pages of a stretch: their rows are gone.
     pub(super) fn forget(&mut self, pages: &Range<Place>) {
+        self.latest = None;
         let gone: Vec<Place> = self.since.range(pages.clone()).map(|(page, _)| *page).collect();
         for page in gone {
             self.since.remove(&page);
@@ -270,7 +277,10 @@ mod tests {
                     errors_max: Some(u32::MAX),
                     losses_max: Some(u32::MAX),
                 };
-                Row::Campaign(id, CampaignRow { spec, creation: CreationId([0xff; 16]), phase: Phase::Removing })
+                Row::Campaign(
+                    id,
+                    Box::new(CampaignRow { spec, creation: CreationId([0xff; 16]), phase: Phase::Removing }),
+                )
             }
             RowKey::Task(campaign, task) => {
                 Row::Task(campaign, task, TaskRow { done: u32::MAX, extra: u32::MAX, issued: u32::MAX })
@@ -388,6 +398,13 @@ mod tests {
         dirty.mark(page(2), 15);
         assert_eq!(dirty.take_oldest(), Some(page(600)));
         assert_eq!(dirty.oldest(), Some(15), "a page that is dirty again counts from then on");
+        assert_eq!(dirty.take_oldest(), Some(page(2)));
+        dirty.mark(page(2), 16);
+        dirty.mark(page(2), 17);
+        assert_eq!(dirty.oldest(), Some(16), "it is dirty since the first");
+        dirty.forget(&pages_of_tasks(CampaignId(1), TaskIndex(0), CLEAR_TASKS_UNIT));
+        dirty.mark(page(2), 18);
+        assert_eq!(dirty.oldest(), Some(18), "even right after it was cleared");
         assert_eq!(dirty.take_oldest(), Some(page(2)));
         assert_eq!(dirty.take_oldest(), None);
         assert_eq!(dirty.oldest(), None);

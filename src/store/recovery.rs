@@ -313,7 +313,7 @@ fn not_its_own() -> Damage {
 fn hand_over(change: Change, sink: &mut impl Sink, recovered: &mut Recovered) -> Result<(), Damage> {
     match &change {
         Change::Put(Row::Campaign(id, campaign)) => {
-            recovered.campaigns.insert(*id, campaign.clone());
+            recovered.campaigns.insert(*id, (**campaign).clone());
         }
         Change::Remove(RowKey::Campaign(id)) => {
             recovered.campaigns.remove(id);

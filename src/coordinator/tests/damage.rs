@@ -78,7 +78,7 @@ fn campaign(id: u32, change: impl FnOnce(&mut CampaignRow)) -> [Row; 2] {
     let spec = counted("b", 10, 200);
     let mut row = CampaignRow { spec, creation: CreationId([id as u8; 16]), phase: Phase::Running };
     change(&mut row);
-    [Row::Campaign(CampaignId(id), row), Row::Globals(GlobalsRow { next_campaign: 3 })]
+    [Row::Campaign(CampaignId(id), Box::new(row)), Row::Globals(GlobalsRow { next_campaign: 3 })]
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn cleared_tasks_are_gone_and_only_those() {
     restorer.apply(Change::Put(Row::Globals(GlobalsRow { next_campaign: 2 }))).unwrap();
     let spec = counted("a", 4 * unit, 1);
     let campaign = CampaignRow { spec, creation: CreationId([1; 16]), phase: Phase::Running };
-    restorer.apply(Change::Put(Row::Campaign(CAMPAIGN, campaign))).unwrap();
+    restorer.apply(Change::Put(Row::Campaign(CAMPAIGN, Box::new(campaign)))).unwrap();
     for task in [0, unit - 1, unit, 3 * unit - 1, 3 * unit] {
         restorer.apply(Change::Put(Row::Task(CAMPAIGN, TaskIndex(task), row))).unwrap();
     }

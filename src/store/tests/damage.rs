@@ -16,7 +16,7 @@ fn small() -> (Records, RowMap) {
     let mut texts = vec![put_texts(1, 0, &keys)];
     for number in 0..12 {
         let changes = [
-            Change::Put(Row::Campaign(CampaignId(1), campaign(10))),
+            Change::Put(Row::Campaign(CampaignId(1), Box::new(campaign(10)))),
             Change::Put(Row::Task(CampaignId(1), TaskIndex(number), TaskRow { done: 1, extra: 0, issued: 0 })),
             Change::Put(Row::Lease(number * 64, LeaseRow { generation: 1, lease: None })),
         ];

@@ -50,7 +50,7 @@ fn the_digest_does_not_depend_on_blocks_of_keys_but_on_the_keys() {
     let put = |cuts: &[usize], keys: &[String]| {
         let store = MemoryStore::default();
         let (mut ledger, _, _, mut model) = open(&store).unwrap();
-        let change = [Change::Put(Row::Campaign(CampaignId(1), campaign(10)))];
+        let change = [Change::Put(Row::Campaign(CampaignId(1), Box::new(campaign(10))))];
         model.apply_all(&change);
         ledger.commit(&changed(&change), &[], &model).unwrap();
         let mut from = 0;

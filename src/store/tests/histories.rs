@@ -364,8 +364,8 @@ fn keys_can_be_read_while_and_after_they_are_stored() {
 fn cleared_keys_fall_in_bounded_commits_also_across_a_restart() {
     let store = MemoryStore::default();
     let (mut ledger, _, _, mut model) = open(&store).unwrap();
-    let keep = Change::Put(Row::Campaign(CampaignId(2), campaign(1)));
-    let gone = Change::Put(Row::Campaign(CampaignId(1), campaign(2)));
+    let keep = Change::Put(Row::Campaign(CampaignId(2), Box::new(campaign(1))));
+    let gone = Change::Put(Row::Campaign(CampaignId(1), Box::new(campaign(2))));
     model.apply_all(&[keep.clone(), gone.clone()]);
     let long: Vec<String> = (0..2_500).map(|index| format!("{index:01000}")).collect();
     let texts = [put_texts(1, 0, &long), put_texts(1, 2_500, &long), put_texts(2, 0, &long)];

@@ -150,7 +150,7 @@ impl Chance {
                 let mut row = campaign(self.below(1000) as u32);
                 // Without keys, since these histories store none.
                 row.spec.tasks = Tasks::Range { first: 3, count: 1_000_000 };
-                Row::Campaign(id, row)
+                Row::Campaign(id, Box::new(row))
             }
             2..=5 => {
                 let counters = TaskRow { done: 1 + self.small(), extra: self.small(), issued: self.small() };
