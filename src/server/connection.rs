@@ -15,7 +15,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -84,9 +84,12 @@ pub(crate) async fn converse(
     overflow: &Overflow,
 ) -> Ending {
     let (mut reading, mut writing) = (Apart::new(reading), Apart::new(writing));
+    let overflowed = pin!(overflow.happened());
+    let mut overflowed = Apart::new(overflowed);
     let mut ending = None;
     loop {
         tokio::select! {
+            biased;
             read = &mut reading, if ending.is_none() => ending = Some(read),
             written = &mut writing => {
                 return match (written, ending) {
@@ -97,14 +100,14 @@ pub(crate) async fn converse(
                     (Written::Stuck, _) => Ending::SlowReader,
                 };
             }
-            () = overflow.happened() => return Ending::SlowReader,
+            () = &mut overflowed => return Ending::SlowReader,
         }
     }
 }
 
-/// A future that is polled when it was woken itself, not whenever its neighbours in the same task are: of the two halves of a
-/// connection, each waiting for several things, a message concerns only one.
-struct Apart<F> {
+/// A future that is polled when it was woken itself, not whenever its neighbours in the same task are: of all that the two halves of a
+/// connection wait for, a message concerns only one.
+pub(crate) struct Apart<F> {
     future: F,
     /// Its own waker, and the task's that it is made of.
     waker: Option<(Arc<Woken>, Waker)>,
@@ -129,8 +132,14 @@ impl Wake for Woken {
 }
 
 impl<F: Future + Unpin> Apart<F> {
-    fn new(future: F) -> Self {
+    pub(crate) fn new(future: F) -> Self {
         Self { future, waker: None }
+    }
+
+    /// The future, to be started again: it is polled the next time without having been woken.
+    pub(crate) fn again(&mut self) -> &mut F {
+        self.waker = None;
+        &mut self.future
     }
 }
 
@@ -145,7 +154,8 @@ impl<F: Future + Unpin> Future for Apart<F> {
             let woken = Arc::new(Woken { woken: AtomicBool::new(true), task: context.waker().clone() });
             (Arc::clone(&woken), Waker::from(woken))
         }));
-        if !woken.woken.swap(false, Ordering::AcqRel) {
+        // As a rule it was not; to look costs far less than to take.
+        if !woken.woken.load(Ordering::Relaxed) || !woken.woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
         Pin::new(future).poll(&mut Context::from_waker(own))
@@ -235,7 +245,6 @@ pub(crate) fn write_failure(error: &io::Error) -> Written {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
-    use std::pin::pin;
 
     use super::*;
     use crate::server::outbox::AllOutboxes;

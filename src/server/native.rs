@@ -19,7 +19,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::connection::{Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
+use super::connection::{Apart, Ending, Socket, Written, closing, converse, read_some, write_all, write_failure};
 use super::inbox::Registration;
 use super::keys::{self, Keys};
 use super::outbox::Outputs;
@@ -114,8 +114,8 @@ impl Reader<'_> {
     async fn run(mut self) -> Ending {
         // Both wait over all messages: a timer or a place in a line for each of them would cost more than the message.
         let mut phase = self.phase.clone();
-        let mut closing = pin!(closing(&mut phase));
-        let mut silence = pin!(sleep(self.idle));
+        let (closing, silence) = (pin!(closing(&mut phase)), pin!(sleep(self.idle)));
+        let (mut closing, mut silence) = (Apart::new(closing), Apart::new(silence));
         let mut heard = Instant::now();
         // When the message that is not whole must be; not looked at while there is none.
         let mut due = heard + self.message;
@@ -146,7 +146,7 @@ impl Reader<'_> {
                     if Instant::now() >= over {
                         return Ending::Silent;
                     }
-                    silence.as_mut().reset(over);
+                    silence.again().as_mut().reset(over);
                 }
             }
         }
@@ -222,9 +222,12 @@ impl Writer<'_> {
         // A session's welcome is the first thing it hears, however long its commit takes.
         let mut welcomed = !has_session;
         let longest = self.shared.bounds.heartbeat;
-        let mut quiet = pin!(sleep(longest));
+        let quiet = pin!(sleep(longest));
+        let mut quiet = Apart::new(quiet);
         loop {
             let last = tokio::select! {
+                // What is written makes up for a heartbeat.
+                biased;
                 output = outputs.next() => match output {
                     Some(output) => {
                         welcomed = true;
@@ -235,10 +238,10 @@ impl Writer<'_> {
                 () = &mut quiet => {
                     let due = self.written + longest;
                     if Instant::now() < due {
-                        quiet.as_mut().reset(due);
+                        quiet.again().as_mut().reset(due);
                         continue;
                     }
-                    quiet.as_mut().reset(Instant::now() + longest);
+                    quiet.again().as_mut().reset(Instant::now() + longest);
                     if welcomed {
                         self.encode(&ServerMessage::Heartbeat);
                     }
