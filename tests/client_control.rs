@@ -243,7 +243,7 @@ fn keys_follow_what_the_server_has() {
             let mut peer = greeted(&server).await;
             let (id, request) = peer.control().await;
             let expected = spec(Tasks::Keys { count: 10_000 });
-            assert_eq!(request, WireControl::Create { creation: CREATION.0, spec: expected.into() });
+            assert_eq!(request, WireControl::Create { creation: CREATION.0, spec: Box::new(expected.into()) });
             // An earlier attempt got this far.
             answer(&mut peer, id, creation(100, false, false)).await;
             let add = |from: u32, length: usize| {

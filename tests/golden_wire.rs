@@ -327,11 +327,11 @@ fn vectors() -> Vec<(Sent, &'static str)> {
         ),
         request(WireRequest::Release { lease: 9 }, "02 01 00 01 02 09"),
         control(
-            WireControl::Create { creation: ID, spec: spec.clone() },
+            WireControl::Create { creation: ID, spec: Box::new(spec.clone()) },
             "05 01 00 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 05 73 77 65 65 70 00 01 fb e8 03 0a 00 00 00 01 fa 01 03 00",
         ),
         control(
-            WireControl::Create { creation: ID, spec: keyed },
+            WireControl::Create { creation: ID, spec: Box::new(keyed) },
             "05 01 00 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 05 73 77 65 65 70 01 02 0a 01 fd ff ff ff ff ff ff ff ff 01 01 fb fb 00 00 00 01 fc 70 11 01 00",
         ),
         control(

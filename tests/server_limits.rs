@@ -258,7 +258,7 @@ async fn a_name_beyond_all_bounds_is_answered_like_any_other() {
     let campaign = "\u{1}".repeat(500_000);
     let answer = control.ask(WireControl::Pause { campaign: campaign.clone() }).await;
     assert!(matches!(&answer, WireAnswer::Failed { code: WireFailure::NotFound, .. }), "{answer:?}");
-    let answer = control.ask(WireControl::Create { creation: [1; 16], spec: spec(&campaign, 1, 1) }).await;
+    let answer = control.ask(WireControl::Create { creation: [1; 16], spec: Box::new(spec(&campaign, 1, 1)) }).await;
     assert!(matches!(&answer, WireAnswer::Failed { code: WireFailure::Spec, .. }), "{answer:?}");
 }
 

@@ -319,7 +319,7 @@ async fn a_creation_that_was_not_answered_is_the_same_creation_again() {
     command.env("TENFOLD_FAULT", "after-commit-before-answer:create");
     let process = Process::start(command);
     let mut control = process.control().await;
-    let request = WireControl::Create { creation: [4; 16], spec: spec("c", 3, 1) };
+    let request = WireControl::Create { creation: [4; 16], spec: Box::new(spec("c", 3, 1)) };
     control.send(&ClientMessage::Control { id: 1, request: request.clone() }).await;
     assert_eq!(control.next_or_end().await, None);
     process.end();

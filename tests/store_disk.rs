@@ -63,7 +63,7 @@ impl Server {
             errors_max: None,
             losses_max: None,
         };
-        self.control(ControlRequest::Create { creation: CREATION, spec });
+        self.control(ControlRequest::Create { creation: CREATION, spec: Box::new(spec) });
     }
 
     fn origin(&mut self, done: Vec<(u64, u64)>) -> OriginAnswer {

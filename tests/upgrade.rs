@@ -424,7 +424,10 @@ fn steps() -> Vec<(&'static str, Vec<u8>)> {
     let requests = leases.into_iter().map(|lease| WireRequest::Done { lease, runs: 1 }).collect();
     let messages = [
         ("hello", ClientMessage::Hello { token: String::new(), session: Some(session) }),
-        ("create", ClientMessage::Control { id: 7, request: WireControl::Create { creation: [3; 16], spec } }),
+        (
+            "create",
+            ClientMessage::Control { id: 7, request: WireControl::Create { creation: [3; 16], spec: Box::new(spec) } },
+        ),
         ("want", ClientMessage::Want { leases: 2, runs: 4, campaigns: vec![] }),
         ("report", ClientMessage::Requests { first: 1, confirmed: 0, requests }),
         ("goodbye", ClientMessage::Goodbye),

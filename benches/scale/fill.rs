@@ -76,7 +76,7 @@ fn touch_tasks(directory: &Path, tasks: u32, open_tasks: u32) {
         errors_max: None,
         losses_max: None,
     };
-    let create = ControlRequest::Create { creation: CreationId([1; 16]), spec };
+    let create = ControlRequest::Create { creation: CreationId([1; 16]), spec: Box::new(spec) };
     let create = Command::Control { connection: ConnectionId(1), id: 1, request: create };
     apply(&mut opened, vec![Command::Boot, create]);
     let Opened { mut ledger, coordinator, .. } = opened;

@@ -88,7 +88,7 @@ impl Site {
             errors_max: None,
             losses_max: None,
         };
-        let request = ControlRequest::Create { creation: CreationId([1; 16]), spec };
+        let request = ControlRequest::Create { creation: CreationId([1; 16]), spec: Box::new(spec) };
         site.decide(vec![Command::Boot, Command::Control { connection: ConnectionId(999_999), id: 1, request }]);
         for number in 0..leases.div_ceil(HELD) {
             let (connection, mut id) = (ConnectionId(number.into()), [1; 16]);

@@ -148,7 +148,7 @@ impl Control {
         let CreationId(creation) = creation;
         let (mut setbacks, mut known_new) = (0, false);
         loop {
-            let begin = WireControl::Create { creation, spec: spec.clone().into() };
+            let begin = WireControl::Create { creation, spec: Box::new(spec.clone().into()) };
             let (answer, sent) = self.ask(&begin).await?;
             let begun = progress(answer)?;
             // If an earlier copy of our own may have arrived, "it existed" says nothing.

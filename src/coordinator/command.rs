@@ -8,6 +8,8 @@
 //! what a peer said *after* its bytes were decoded, but are otherwise untrusted: every number in them may be wrong.
 //! Tested through the state machine's tests.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::rows::Changed;
@@ -108,8 +110,8 @@ pub enum ControlRequest {
     Create {
         /// Chosen by the client; the same creation again is answered with how far it is.
         creation: CreationId,
-        /// The settings.
-        spec: CampaignSpec,
+        /// The settings; boxed, or every command were as large as they are.
+        spec: Box<CampaignSpec>,
     },
     /// The next keys of a creation.
     AddKeys {
@@ -414,4 +416,29 @@ pub struct Step {
     pub texts: Vec<TextChange>,
     /// What to send when both are durable.
     pub outputs: Vec<Addressed>,
+}
+
+/// Something about each connection; looked up several times for every message.
+pub(crate) type ByConnection<T> = HashMap<ConnectionId, T, BuildHasherDefault<OwnNumbers>>;
+
+/// Hashes numbers that this process gave out itself: nobody can choose ones that collide. Fibonacci hashing (Knuth, The Art of Computer
+/// Programming, volume 3, 6.4).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnNumbers(u64);
+
+impl Hasher for OwnNumbers {
+    fn write(&mut self, bytes: &[u8]) {
+        // Numbers come by the method below.
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }

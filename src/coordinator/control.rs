@@ -51,7 +51,7 @@ impl Coordinator {
             self.orders.note(name.to_owned(), connection);
         }
         let answer = match request {
-            ControlRequest::Create { creation, spec } => self.create(creation, spec),
+            ControlRequest::Create { creation, spec } => self.create(creation, *spec),
             ControlRequest::AddKeys { creation, from, keys } => self.add_keys(creation, from, keys),
             ControlRequest::Seal { creation } => self.seal(creation),
             ControlRequest::Status { campaign, from } => self.status(campaign.as_deref(), from),

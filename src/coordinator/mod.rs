@@ -139,7 +139,7 @@ pub struct Coordinator {
     draining: bool,
     now: Tick,
 
-    // The step in the making.
+    // The step in the making; `step` holds those before it, too.
     touched: Vec<RowKey>,
     step: Step,
 }
@@ -164,6 +164,21 @@ impl Coordinator {
     ///
     /// The caller makes the step's changes and texts durable together, and only then sends its outputs, in order.
     pub fn apply(&mut self, now: Tick, command: Command) -> Step {
+        let mut step = Step::default();
+        self.apply_to(&mut step, now, command);
+        step
+    }
+
+    /// Decides as [`Coordinator::apply`] does, and adds the step to what earlier ones came to: together they may be made durable, and use
+    /// the same memory.
+    pub fn apply_to(&mut self, steps: &mut Step, now: Tick, command: Command) {
+        std::mem::swap(&mut self.step, steps);
+        self.decide(now, command);
+        self.step.changes.extend(self.touched.drain(..).map(Changed::Row));
+        std::mem::swap(&mut self.step, steps);
+    }
+
+    fn decide(&mut self, now: Tick, command: Command) {
         self.now = self.now.max(now);
         match command {
             Command::Boot => self.boot(),
@@ -181,7 +196,6 @@ impl Coordinator {
             Command::Control { connection, id, request } => self.control(connection, id, request),
         }
         self.serve_waiting();
-        self.finish_step()
     }
 
     /// When [`Command::Advance`] is due at the latest; `None` while nothing will ever be.
@@ -333,12 +347,5 @@ impl Coordinator {
         if settled_now || (opened && lendable) {
             self.waiting.mark(&campaign.info.name, settled_now);
         }
-    }
-
-    /// Turns what was touched into changes.
-    fn finish_step(&mut self) -> Step {
-        let mut step = std::mem::take(&mut self.step);
-        step.changes.extend(self.touched.drain(..).map(Changed::Row));
-        step
     }
 }

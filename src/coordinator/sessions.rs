@@ -3,8 +3,9 @@
 //! Persistent fields are in [`SessionRow`]; everything else here is in memory only and begins anew with a restart: the
 //! connection, the window, delays after releases. A session is stored from its first lease or numbered request on.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::command::ByConnection;
 use super::rows::SessionRow;
 use super::slots::Slots;
 use crate::limits;
@@ -40,7 +41,7 @@ pub(super) struct Session {
     /// Why its window is not full, as it was last told.
     pub(super) idle: Option<Idle>,
     /// Campaigns that were described on this connection.
-    pub(super) announced: HashSet<CampaignId>,
+    pub(super) announced: BTreeSet<CampaignId>,
     /// Tasks it released and is not lent for a while, oldest first.
     pub(super) released: VecDeque<Released>,
     /// Whether a timer stands for its idleness.
@@ -92,7 +93,7 @@ impl Session {
             want: Want::default(),
             arrival: None,
             idle: None,
-            announced: HashSet::new(),
+            announced: BTreeSet::new(),
             released: VecDeque::new(),
             idle_timer: false,
             released_timer: None,
@@ -160,7 +161,7 @@ impl Session {
 pub(super) struct Sessions {
     slots: Slots<Session>,
     by_id: HashMap<SessionId, u32>,
-    by_connection: HashMap<ConnectionId, u32>,
+    by_connection: ByConnection<u32>,
     serials: u64,
 }
 

@@ -100,8 +100,8 @@ pub enum WireControl {
     Create {
         /// The creation's id.
         creation: [u8; 16],
-        /// The settings.
-        spec: WireSpec,
+        /// The settings; boxed, or every message were as large as they are.
+        spec: Box<WireSpec>,
     },
     /// More keys.
     AddKeys {

@@ -10,13 +10,12 @@
 //! **Invariants.** What is released is delivered in order, and nothing waits for a peer: an outbox that is full is dropped, which ends its
 //! connection. Tested in `pipeline.rs`.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use tokio::sync::mpsc;
 
 use super::outbox::Outbox;
-use crate::coordinator::command::{Addressed, Output};
+use crate::coordinator::command::{Addressed, ByConnection, Output};
 use crate::types::ConnectionId;
 
 /// Releases on their way at a time: while one is delivered, the next may be made.
@@ -41,13 +40,13 @@ pub(crate) struct Releases(mpsc::Sender<Release>);
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     releases: mpsc::Receiver<Release>,
-    outboxes: HashMap<ConnectionId, Outbox>,
+    outboxes: ByConnection<Outbox>,
 }
 
 /// A way from a pipeline to the outboxes.
 pub(crate) fn dispatch() -> (Releases, Dispatcher) {
     let (sender, releases) = mpsc::channel(RELEASES_MAX);
-    (Releases(sender), Dispatcher { releases, outboxes: HashMap::new() })
+    (Releases(sender), Dispatcher { releases, outboxes: ByConnection::default() })
 }
 
 impl Releases {

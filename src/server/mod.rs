@@ -392,8 +392,8 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
 }
 
 impl Machine for Coordinator {
-    fn apply(&mut self, now: Tick, command: Command) -> Step {
-        self.apply(now, command)
+    fn apply_to(&mut self, steps: &mut Step, now: Tick, command: Command) {
+        self.apply_to(steps, now, command);
     }
 
     fn next_deadline(&self) -> Option<Tick> {

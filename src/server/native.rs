@@ -9,7 +9,7 @@
 //! send control requests, signs of life and a goodbye. Deliberately absent: any decision about work or counts. Tested in
 //! `tests/server_native.rs` and `tests/server_limits.rs`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
     let mut writer = Writer {
         socket: &mut socket.write,
         shared,
-        keyed: HashSet::new(),
+        keyed: BTreeSet::new(),
         frames: Vec::new(),
         written: Instant::now(),
     };
@@ -200,7 +200,7 @@ struct Writer<'session> {
     socket: &'session mut OwnedWriteHalf,
     shared: &'session Shared,
     /// Campaigns whose grants go out with keys, of those described on this connection.
-    keyed: HashSet<CampaignId>,
+    keyed: BTreeSet<CampaignId>,
     frames: Vec<u8>,
     /// When something was last written.
     written: Instant,

@@ -38,18 +38,19 @@ use super::dispatch::{Release, Releases};
 use super::fatal::Fatal;
 use super::fault::{Fault, Kinds, Point};
 use super::inbox::{Inbound, Weight};
+use super::outbox::Outbox;
 use super::watchdog::CommitGauge;
 use crate::coordinator::command::{Command, Step, TextChange};
 use crate::coordinator::rows::Changed;
 use crate::limits::{
     CLOCK_LOOK_MS, COMMIT_BYTES_MAX, LARGE_COMMIT_REQUESTS, LARGE_COMMIT_REQUESTS_PER_MESSAGE, REQUESTS_PER_COMMIT_MAX,
 };
-use crate::types::Tick;
+use crate::types::{ConnectionId, Tick};
 
 /// The state machine, as far as the pipeline needs it: [`crate::coordinator::Coordinator`].
 pub(crate) trait Machine {
-    /// Decides.
-    fn apply(&mut self, now: Tick, command: Command) -> Step;
+    /// Decides, and adds what comes of it to what came of commands before.
+    fn apply_to(&mut self, steps: &mut Step, now: Tick, command: Command);
     /// When [`Command::Advance`] is due.
     fn next_deadline(&self) -> Option<Tick>;
     /// Live leases; asked only while draining.
@@ -162,9 +163,12 @@ struct Work {
     taken: usize,
     /// What they weigh together.
     weight: Weight,
-    changes: Vec<Changed>,
-    texts: Vec<TextChange>,
-    release: Release,
+    /// What all of them came to.
+    steps: Step,
+    /// Connections that it took in, and where their outputs go.
+    opened: Vec<(ConnectionId, Outbox)>,
+    /// Connections whose end it took in.
+    ended: Vec<ConnectionId>,
     kinds: Kinds,
 }
 
@@ -191,7 +195,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
         let mut work = Work::default();
         pipeline.apply(Command::Boot, &mut work);
         pipeline.commit(&work)?;
-        pipeline.release(work.release, None);
+        pipeline.release(work, None);
         Ok(pipeline)
     }
 
@@ -268,7 +272,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
         }
         let leases = self.draining.then(|| self.machine.live_leases());
         self.commit(&work)?;
-        self.release(work.release, leases);
+        self.release(work, leases);
         Ok(())
     }
 
@@ -299,7 +303,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
     fn apply_message(&mut self, inbound: Inbound, work: &mut Work) {
         match inbound {
             Inbound::Opened { connection, outbox } => {
-                work.release.opened.push((connection, outbox));
+                work.opened.push((connection, outbox));
             }
             Inbound::Said { command, weight: _, share, turn } => {
                 drop((share, turn));
@@ -307,7 +311,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
             }
             Inbound::Closed { connection } => {
                 self.apply(Command::Disconnected { connection }, work);
-                work.release.ended.push(connection);
+                work.ended.push(connection);
             }
             Inbound::Drain => {
                 self.draining = true;
@@ -322,16 +326,9 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
         if let Command::Requests { requests, .. } = &command {
             self.links.tally.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
         }
-        let step = self.machine.apply(self.now, command);
-        step.outputs.iter().for_each(|(_, output)| work.kinds.add_output(output));
-        if work.changes.is_empty() {
-            // Most turns are one command; its vectors are taken over as they are.
-            work.changes = step.changes;
-        } else {
-            work.changes.extend(step.changes);
-        }
-        work.texts.extend(step.texts);
-        work.release.outputs.extend(step.outputs);
+        let before = work.steps.outputs.len();
+        self.machine.apply_to(&mut work.steps, self.now, command);
+        work.steps.outputs[before..].iter().for_each(|(_, output)| work.kinds.add_output(output));
     }
 
     /// Whether [`Command::Advance`] is to be applied now, `taken` messages having been applied in this turn.
@@ -363,7 +360,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
 
     /// Makes the turn's changes durable; does nothing if there are none.
     fn commit(&mut self, work: &Work) -> Result<(), J::Error> {
-        if work.changes.is_empty() && work.texts.is_empty() {
+        if work.steps.changes.is_empty() && work.steps.texts.is_empty() {
             return Ok(());
         }
         self.pass(Point::BeforeCommit, work.kinds);
@@ -379,7 +376,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
 
     /// Writes the turn's changes. While a large commit is written, what comes is decided for the next turn.
     fn write(&mut self, work: &Work) -> Result<(), J::Error> {
-        let writing = self.journal.begin(&work.changes, &work.texts, &self.machine)?;
+        let writing = self.journal.begin(&work.steps.changes, &work.steps.texts, &self.machine)?;
         let written = if work.is_large(&self.links.turns) {
             self.committer.begin(writing);
             self.decide_meanwhile()
@@ -417,8 +414,14 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
     }
 
     /// Lets the turn's outputs be seen, and while draining how many leases it left.
-    fn release(&mut self, release: Release, leases: Option<usize>) {
-        self.links.releases.send(release);
+    fn release(&mut self, work: Work, leases: Option<usize>) {
+        let Work { steps: Step { mut changes, outputs, .. }, opened, ended, .. } = work;
+        if self.ahead.taken == 0 {
+            // The next turn is about as large as this one.
+            changes.clear();
+            self.ahead.steps = Step { changes, texts: Vec::new(), outputs: Vec::with_capacity(outputs.len()) };
+        }
+        self.links.releases.send(Release { opened, outputs, ended });
         if let Some(leases) = leases {
             self.links.drained.send_replace(Drained { draining: true, leases });
         }
@@ -481,14 +484,13 @@ mod tests {
     }
 
     impl Machine for Echo {
-        fn apply(&mut self, now: Tick, command: Command) -> Step {
-            let mut step = Step::default();
+        fn apply_to(&mut self, steps: &mut Step, now: Tick, command: Command) {
             if let Command::Origin { connection, done } = command {
                 let number = done.first().map_or(0, |&(number, _)| number);
                 note(&self.diary, format!("apply {number}"));
-                step.outputs.push((connection, Output::Origin(OriginAnswer::Task(number))));
+                steps.outputs.push((connection, Output::Origin(OriginAnswer::Task(number))));
                 if done.first().is_some_and(|&(_, units)| units > 0) {
-                    step.changes.push(change(number));
+                    steps.changes.push(change(number));
                 }
             } else if let Command::Heartbeat { .. } = command {
                 note(&self.diary, "apply heartbeat");
@@ -499,7 +501,6 @@ mod tests {
             } else {
                 note(&self.diary, format!("apply {command:?}"));
             }
-            step
         }
 
         fn next_deadline(&self) -> Option<Tick> {

@@ -58,7 +58,7 @@ fn control(request: WireControl) -> ControlRequest {
     match request {
         WireControl::Create { creation, mut spec } => {
             spec.name = named(spec.name);
-            ControlRequest::Create { creation: CreationId(creation), spec: spec.into() }
+            ControlRequest::Create { creation: CreationId(creation), spec: Box::new((*spec).into()) }
         }
         WireControl::AddKeys { creation, from, keys } => {
             ControlRequest::AddKeys { creation: CreationId(creation), from, keys }

@@ -232,7 +232,7 @@ impl Keeper {
                     };
                     stage.note(TEST, created);
                 }
-                WireControl::Create { creation, spec: campaign.spec.clone() }
+                WireControl::Create { creation, spec: Box::new(campaign.spec.clone()) }
             }
             Order::AddKeys => {
                 let from = if let Kept::Begun(added) = campaign.standing { added } else { 0 };

@@ -328,7 +328,7 @@ fn ends(command: &Command, id: LeaseId, holder: SessionId, connections: &BTreeMa
 }
 
 impl Machine for Watched {
-    fn apply(&mut self, now: Tick, command: Command) -> Step {
+    fn apply_to(&mut self, steps: &mut Step, now: Tick, command: Command) {
         // A question or order may let a slice of earlier work go on.
         let by_itself = match &command {
             Command::Boot | Command::Advance | Command::Control { .. } => true,
@@ -344,7 +344,10 @@ impl Machine for Watched {
         let step = self.coordinator.apply(now, command.clone());
         self.listen(&command, &step);
         self.follow(&step, &command, by_itself);
-        step
+        let Step { changes, texts, outputs } = step;
+        steps.changes.extend(changes);
+        steps.texts.extend(texts);
+        steps.outputs.extend(outputs);
     }
 
     fn next_deadline(&self) -> Option<Tick> {

@@ -122,7 +122,7 @@ impl Player<'_> {
             errors_max: Some(if seed.is_some() { 1 } else { 2 }),
             losses_max: None,
         };
-        self.control(ControlRequest::Create { creation: CreationId([creation; 16]), spec });
+        self.control(ControlRequest::Create { creation: CreationId([creation; 16]), spec: Box::new(spec) });
     }
 
     fn keys(&mut self, creation: u8, from: u32, count: u32) {

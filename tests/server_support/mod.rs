@@ -233,7 +233,7 @@ impl Native {
 
     pub async fn create(&mut self, spec: WireSpec) {
         let creation = [spec.name.len() as u8; 16];
-        let answer = self.ask(WireControl::Create { creation, spec }).await;
+        let answer = self.ask(WireControl::Create { creation, spec: Box::new(spec) }).await;
         assert!(matches!(answer, WireAnswer::Creation { existed: false, .. }), "{answer:?}");
     }
 
@@ -241,7 +241,7 @@ impl Native {
     pub async fn create_with_keys(&mut self, name: &str, keys: &[String]) {
         let creation = [9; 16];
         let tasks = WireTasks::Keys { count: keys.len() as u32 };
-        self.ask(WireControl::Create { creation, spec: WireSpec { tasks, ..spec(name, 1, 1) } }).await;
+        self.ask(WireControl::Create { creation, spec: Box::new(WireSpec { tasks, ..spec(name, 1, 1) }) }).await;
         let mut from = 0;
         for keys in keys.chunks(200) {
             let answer = self.ask(WireControl::AddKeys { creation, from, keys: keys.to_vec() }).await;

@@ -277,7 +277,7 @@ fn a_session_forgets_campaigns_that_are_gone() {
         world.control(ControlRequest::Remove { campaign: name.into() });
     }
     for round in 1..=90 {
-        let request = ControlRequest::Create { creation: CreationId([round; 16]), spec: counted("a", 1, 1) };
+        let request = ControlRequest::Create { creation: CreationId([round; 16]), spec: Box::new(counted("a", 1, 1)) };
         let outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request });
         world.done(1, u64::from(round) + 3, grants(&outputs, 1)[0].lease, 1);
         world.control(ControlRequest::Remove { campaign: "a".into() });

@@ -289,7 +289,7 @@ fn a_slot_whose_generations_are_used_up_is_never_used_again() {
 #[test]
 fn the_last_campaign_id_is_not_given_out() {
     let mut coordinator = restore([Row::Globals(GlobalsRow { next_campaign: u32::MAX })]).unwrap();
-    let request = ControlRequest::Create { creation: CreationId([1; 16]), spec: counted("a", 1, 1) };
+    let request = ControlRequest::Create { creation: CreationId([1; 16]), spec: Box::new(counted("a", 1, 1)) };
     let command = Command::Control { connection: ConnectionId(1), id: 0, request };
     let step = coordinator.apply(Tick(0), command);
     assert!(matches!(step.outputs[..], [(_, Output::Control { answer: ControlAnswer::Failed(_), .. })]));

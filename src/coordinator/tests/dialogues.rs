@@ -558,7 +558,7 @@ fn a_late_copy_of_an_order_undoes_nothing() {
         outputs.into_iter().filter(|(to, _)| *to == connection).map(|(_, output)| output).collect::<Vec<_>>()
     };
     let name = || "a".to_owned();
-    let create = || ControlRequest::Create { creation: CreationId([1; 16]), spec: counted("a", 3, 1) };
+    let create = || ControlRequest::Create { creation: CreationId([1; 16]), spec: Box::new(counted("a", 3, 1)) };
     let pause = || ControlRequest::Pause { campaign: name() };
     let resume = || ControlRequest::Resume { campaign: name() };
     let remove = || ControlRequest::Remove { campaign: name() };
@@ -778,7 +778,7 @@ fn those_who_wait_are_served_in_order() {
     assert_eq!(lent(&world.release(1, 1, held[0].lease), 3), [(0, 0, 1)]);
     let outputs = world.release(1, 2, held[1].lease);
     assert_eq!((lent(&outputs, 3).len(), lent(&outputs, 4).len()), (0, 1));
-    let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: counted("b", 1, 1) };
+    let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: Box::new(counted("b", 1, 1)) };
     let outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request });
     assert_eq!(lent(&outputs, 2), [(0, 0, 1)], "a campaign may come after those who want it");
 }
@@ -862,7 +862,7 @@ fn no_more_is_lent_than_the_quota_whatever_the_order() {
             let outputs = world.want(1, 9, 1, &[]);
             assert_eq!((grants(&outputs, 1).len(), idle(&outputs, 1)), (4, Some(Idle::Lent)), "{order:?}");
             let another = counted("b", 2, 1);
-            let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: another };
+            let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: Box::new(another) };
             let outputs = world.apply(Command::Control { connection: ConnectionId(999), id: 0, request });
             assert_eq!(grants(&outputs, 1).len(), 2, "what is all lent is in nobody's way");
         }
@@ -1156,7 +1156,7 @@ fn a_keyed_campaign_is_created_in_steps_that_may_be_repeated() {
     let mut world = world();
     let creation = CreationId([1; 16]);
     let spec = CampaignSpec { tasks: Tasks::Keys { count: 3 }, ..counted("a", 3, 1) };
-    let create = || ControlRequest::Create { creation, spec: spec.clone() };
+    let create = || ControlRequest::Create { creation, spec: Box::new(spec.clone()) };
     let add = |from, keys: &[&str]| ControlRequest::AddKeys {
         creation,
         from,
@@ -1181,7 +1181,7 @@ fn a_keyed_campaign_is_created_in_steps_that_may_be_repeated() {
     assert_eq!(world.control(seal()), stands(3, true, true));
     assert_eq!(world.control(create()), stands(3, true, true));
     assert_eq!(world.status("a").runs_leased, 3);
-    let other = ControlRequest::Create { creation: CreationId([2; 16]), spec };
+    let other = ControlRequest::Create { creation: CreationId([2; 16]), spec: Box::new(spec) };
     assert_eq!(world.control(other), ControlAnswer::Failed(ControlError::Exists { name: "a".into() }));
 }
 
@@ -1284,7 +1284,7 @@ fn campaigns_are_listed_in_pages_and_those_being_removed_only_take_their_place()
     for creation in 1..=102 {
         world.create(creation, counted(&format!("c{creation}"), 1, 1));
     }
-    let create = || ControlRequest::Create { creation: CreationId([200; 16]), spec: counted("b", 1, 1) };
+    let create = || ControlRequest::Create { creation: CreationId([200; 16]), spec: Box::new(counted("b", 1, 1)) };
     assert_eq!(world.control(create()), ControlAnswer::Failed(ControlError::Full { limit: 102 }));
     world.control(ControlRequest::Pause { campaign: "c7".into() });
     let mut ask = |request| {
@@ -1366,7 +1366,7 @@ fn sessions_with_many_leases_are_served_and_forgotten_in_slices() {
         world.hello(client, client as u8, 1, InstanceId::NONE);
         world.want(client, 100, 1, &[]);
     }
-    let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: counted("a", 10_000, 1) };
+    let request = ControlRequest::Create { creation: CreationId([2; 16]), spec: Box::new(counted("a", 10_000, 1)) };
     settle(&mut world, Command::Control { connection: ConnectionId(99), id: 0, request });
     assert_eq!(world.status("a").runs_leased, 1_000);
     for client in 1..=10 {

@@ -155,7 +155,7 @@ impl History {
             losses_max: self.random.chance(30).then_some(4),
         };
         let what = (spec.seed.is_some(), spec.runs);
-        let request = ControlRequest::Create { creation: CreationId([self.creations; 16]), spec };
+        let request = ControlRequest::Create { creation: CreationId([self.creations; 16]), spec: Box::new(spec) };
         if let ControlAnswer::Creation { campaign, .. } = self.control(request) {
             assert_eq!(self.campaigns.insert(campaign, what), None, "a campaign id was used twice");
         }

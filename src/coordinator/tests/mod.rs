@@ -169,7 +169,7 @@ impl World {
     }
 
     fn create(&mut self, creation: u8, spec: CampaignSpec) {
-        let request = ControlRequest::Create { creation: CreationId([creation; 16]), spec };
+        let request = ControlRequest::Create { creation: CreationId([creation; 16]), spec: Box::new(spec) };
         let answer = self.control(request);
         assert!(matches!(answer, ControlAnswer::Creation { .. }), "{answer:?}");
     }

@@ -81,7 +81,7 @@ fn client_message(body: &[u8]) {
             }
         }
         ClientMessage::Control { request: WireControl::Create { spec, .. }, .. } => {
-            let converted: CampaignSpec = there_and_back::<WireSpec, _>(spec);
+            let converted: CampaignSpec = there_and_back::<WireSpec, _>(*spec);
             let _ = converted.check();
         }
         ClientMessage::Hello { .. }
