@@ -233,6 +233,7 @@ fn rows(directory: &Path) -> Result<Vec<String>, String> {
     for row in opened.coordinator.durable_view().into_values() {
         match row {
             Row::Campaign(id, row) => {
+                let row = *row;
                 let name = row.spec.name;
                 let keys_fit = match row.spec.tasks {
                     Tasks::Keys { count } if row.phase == Phase::Running => {
