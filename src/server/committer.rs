@@ -9,17 +9,11 @@
 //! **Invariants.** One commit is on its way at a time; it comes back, or is known to be lost. Deliberately absent: decisions, and answers,
 //! which the pipeline lets out. Tested in this file, and through the pipeline.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::sync::mpsc::{Sender, channel};
-use std::task::Poll;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
-
-use super::inbox::Inbound;
+use super::inbox::{Bell, Heard, Inbound, Messages};
 
 /// A commit that is ready to be written, by whatever thread.
 pub(crate) trait Write {
@@ -47,70 +41,90 @@ pub(crate) trait Commit<W: Write> {
     fn begin(&mut self, writing: W);
 
     /// Waits for the end of the commit, or for a message if there is an inbox to look into.
-    fn next(&mut self, inbox: Option<&mut mpsc::Receiver<Inbound>>) -> Meanwhile<W::Written>;
+    fn next(&mut self, inbox: Option<&mut Messages>) -> Meanwhile<W::Written>;
 }
 
 /// The thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Committer<W: Write> {
-    orders: Sender<Order<W>>,
+    orders: Sender<(W, Back<W::Written>)>,
     /// The commit that is on its way.
-    away: Option<oneshot::Receiver<W::Written>>,
-    /// To wait with; nothing ever runs on it.
-    runtime: Runtime,
+    away: Option<Receiver<W::Written>>,
+    /// Rung when it is through.
+    bell: Bell,
 }
 
-/// What to write, and where to send what came of it.
-type Order<W> = (W, oneshot::Sender<<W as Write>::Written>);
+/// Where to send what came of a commit; however it ends, the pipeline is woken.
+struct Back<T> {
+    written: Option<Sender<T>>,
+    bell: Bell,
+}
+
+impl<T> Back<T> {
+    fn send(mut self, written: T) {
+        if let Some(sender) = self.written.take() {
+            // A pipeline that has ended does not want to know.
+            let _ = sender.send(written);
+        }
+    }
+}
+
+impl<T> Drop for Back<T> {
+    fn drop(&mut self) {
+        // First the end of the sender, so that it is seen when the bell is heard.
+        self.written = None;
+        self.bell.ring();
+    }
+}
 
 impl<W: Write<Written: Send> + Send + 'static> Committer<W> {
-    /// Starts the thread.
+    /// Starts the thread. The bell is that of the inbox that will be looked into.
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        let (orders, receiver) = channel::<Order<W>>();
-        let runtime = Builder::new_current_thread().build()?;
+    pub(crate) fn start(bell: Bell) -> io::Result<Self> {
+        let (orders, receiver) = channel::<(W, Back<W::Written>)>();
         thread::Builder::new().name("tenfold-commit".into()).spawn(move || {
             for (writing, back) in receiver {
-                // A pipeline that has ended does not want to know.
-                let _ = back.send(writing.write());
+                back.send(writing.write());
             }
         })?;
-        Ok(Self { orders, away: None, runtime })
+        Ok(Self { orders, away: None, bell })
     }
 }
 
 impl<W: Write> Commit<W> for Committer<W> {
     fn begin(&mut self, writing: W) {
-        let (back, away) = oneshot::channel();
+        let (written, away) = channel();
         // Without the thread the other end of `away` is dropped here, which says so.
-        let _ = self.orders.send((writing, back));
+        let _ = self.orders.send((writing, Back { written: Some(written), bell: self.bell.clone() }));
         self.away = Some(away);
     }
 
-    fn next(&mut self, mut inbox: Option<&mut mpsc::Receiver<Inbound>>) -> Meanwhile<W::Written> {
-        let Some(away) = &mut self.away else { return Meanwhile::Lost };
-        let next = self.runtime.block_on(poll_fn(|context| {
-            if let Poll::Ready(written) = Pin::new(&mut *away).poll(context) {
-                return Poll::Ready(written.map_or(Meanwhile::Lost, Meanwhile::Written));
+    fn next(&mut self, mut inbox: Option<&mut Messages>) -> Meanwhile<W::Written> {
+        let Some(away) = &self.away else { return Meanwhile::Lost };
+        let written = loop {
+            match away.try_recv() {
+                Ok(written) => break Some(written),
+                Err(TryRecvError::Disconnected) => break None,
+                Err(TryRecvError::Empty) => {}
             }
-            match inbox.as_mut().map(|inbox| inbox.poll_recv(context)) {
-                Some(Poll::Ready(Some(inbound))) => Poll::Ready(Meanwhile::Said(inbound)),
+            match inbox.as_mut().map(|inbox| inbox.next(None)) {
+                Some(Heard::Said(inbound)) => return Meanwhile::Said(inbound),
+                Some(Heard::Rung | Heard::Nothing) => {}
                 // Everybody may be gone; the commit still has to end.
-                None | Some(Poll::Pending | Poll::Ready(None)) => Poll::Pending,
+                None | Some(Heard::Over) => break away.recv().ok(),
             }
-        }));
-        if !matches!(next, Meanwhile::Said(_)) {
-            self.away = None;
-        }
-        next
+        };
+        self.away = None;
+        written.map_or(Meanwhile::Lost, Meanwhile::Written)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::inbox::inbox;
 
     /// A disk that writes when it is told to.
     struct Slow(std::sync::mpsc::Receiver<u32>);
@@ -125,11 +139,11 @@ mod tests {
 
     #[test]
     fn a_message_is_heard_while_a_commit_is_written() {
-        let mut committer = Committer::start().unwrap();
-        let (inbox, mut messages) = mpsc::channel(2);
+        let (inbox, mut messages) = inbox(2);
+        let mut committer = Committer::start(messages.bell()).unwrap();
         let (disk, slow) = channel();
         committer.begin(Slow(slow));
-        inbox.try_send(Inbound::Drain).unwrap();
+        inbox.drain().unwrap();
         assert!(matches!(committer.next(Some(&mut messages)), Meanwhile::Said(Inbound::Drain)));
         // Nobody is left who could say something.
         drop(inbox);
@@ -144,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_writer_that_panics_is_missed() {
-        let mut committer = Committer::start().unwrap();
+        let (_inbox, messages) = inbox(2);
+        let mut committer = Committer::start(messages.bell()).unwrap();
         for _ in 0..2 {
             let (disk, slow) = channel();
             drop(disk);

@@ -1,17 +1,24 @@
 //! What waits for the pipeline: one closed set of causes, bounded in messages and bytes.
 //!
 //! ```text
-//!   session ──Registration::command (waits)──▶ inbox ──▶ pipeline
+//!   session ──Registration::command (waits for room)──▶ line behind a lock ──Messages::next (waits for a message)──▶ pipeline
+//!                                                          ▲
+//!                                          Bell::ring ─────╯ the committer is through
 //! ```
 //!
-//! A session that finds the inbox full waits, and so its peer does: that is how load reaches the clients. Every
-//! connection keeps one place in the inbox for its end, so that dropping a [`Registration`], however that comes about,
-//! always tells the pipeline, after everything the connection sent before. Tested in `pipeline.rs`, the
-//! weights here.
+//! A session that finds the inbox full waits, and so its peer does: that is how load reaches the clients. The end of a
+//! connection needs no room, so that dropping a [`Registration`], however that comes about,
+//! always tells the pipeline, after everything the connection sent before; there are no more ends than openings, which need room.
+//!
+//! The sessions are tasks, the pipeline is a thread: room is a semaphore of the runtime's, in whose order they wait; the pipeline waits at a
+//! condition variable, and is woken only if it does. It takes over the whole line at a time, and gives back the room of what it has used up when it
+//! comes for the next. Tested here and in `pipeline.rs`.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::outbox::Outbox;
 use crate::coordinator::Command;
@@ -35,9 +42,7 @@ pub(crate) enum Inbound {
         command: Command,
         /// How much work and memory it is.
         weight: Weight,
-        /// Its share of the inbox; free again when this is dropped.
-        share: OwnedSemaphorePermit,
-        /// Its peer's turn to ask, if it is a question or an order; the same.
+        /// Its peer's turn to ask, if it is a question or an order; another may ask when this is dropped.
         turn: Option<OwnedSemaphorePermit>,
     },
     /// A connection ended; nothing of it follows.
@@ -107,10 +112,34 @@ fn request_bytes(request: &Request) -> usize {
 }
 
 /// The way into the pipeline.
+#[derive(Debug)]
+pub(crate) struct Inbox(Arc<Line>);
+
+/// The pipeline's end.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    line: Arc<Line>,
+    /// Taken out of the line, each with its share of the room.
+    taken: VecDeque<(Inbound, usize)>,
+    /// Room that is free again, but has not been given back.
+    freed: usize,
+}
+
+/// Wakes the pipeline for something that is not a message.
 #[derive(Clone, Debug)]
-pub(crate) struct Inbox {
-    sender: mpsc::Sender<Inbound>,
-    bytes: Arc<Semaphore>,
+pub(crate) struct Bell(Arc<Line>);
+
+/// What the pipeline hears when it waits.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A message.
+    Said(Inbound),
+    /// Somebody has rung since the pipeline last waited.
+    Rung,
+    /// Nothing, for as long as it was willing to wait.
+    Nothing,
+    /// Nobody is left who could say something, and all that was said has been heard.
+    Over,
 }
 
 /// The pipeline has ended; so does everything else.
@@ -118,39 +147,207 @@ pub(crate) struct Inbox {
 #[error("the pipeline has ended")]
 pub(crate) struct PipelineEnded;
 
-/// An inbox for `messages` commands besides one place for each of `connections` connections.
-pub(crate) fn inbox(messages: usize, connections: usize) -> (Inbox, mpsc::Receiver<Inbound>) {
-    let (sender, receiver) = mpsc::channel(messages + connections);
-    (Inbox { sender, bytes: Arc::new(Semaphore::new(limits::INBOX_BYTES_MAX)) }, receiver)
+#[derive(Debug)]
+struct Line {
+    waiting: Mutex<Waiting>,
+    /// The pipeline waits here.
+    heard: Condvar,
+    /// Bytes that are free; whoever finds too few waits here. Closed when the pipeline has ended.
+    room: Semaphore,
+    /// What a message takes of the room at least, so that there are never too many.
+    share_min: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    messages: VecDeque<(Inbound, usize)>,
+    /// How many could still say something.
+    inboxes: usize,
+    rung: bool,
+    /// The pipeline waits.
+    asleep: bool,
+    /// The pipeline has ended.
+    over: bool,
+}
+
+/// An inbox of at most `messages` messages, from 1, the ends of connections not counted.
+pub(crate) fn inbox(messages: usize) -> (Inbox, Messages) {
+    let waiting = Waiting { messages: VecDeque::new(), inboxes: 1, rung: false, asleep: false, over: false };
+    let line = Arc::new(Line {
+        waiting: Mutex::new(waiting),
+        heard: Condvar::new(),
+        room: Semaphore::new(limits::INBOX_BYTES_MAX),
+        share_min: limits::INBOX_BYTES_MAX / messages.clamp(1, limits::INBOX_BYTES_MAX),
+    });
+    (Inbox(Arc::clone(&line)), Messages { line, taken: VecDeque::new(), freed: 0 })
+}
+
+impl Line {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that holds the lock can panic between two changes.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is room for so many bytes; returns how much was taken.
+    async fn take_room(&self, bytes: usize) -> Result<usize, PipelineEnded> {
+        // A frame is far smaller than the inbox, so this never asks for more than there is.
+        let share = bytes.clamp(self.share_min, limits::INBOX_BYTES_MAX);
+        let permit = match self.room.try_acquire_many(share as u32) {
+            Err(TryAcquireError::NoPermits) => self.room.acquire_many(share as u32).await.map_err(|_| PipelineEnded)?,
+            taken => taken.map_err(|_| PipelineEnded)?,
+        };
+        // The pipeline gives it back.
+        permit.forget();
+        Ok(share)
+    }
+
+    fn put(&self, inbound: Inbound, share: usize) -> Result<(), PipelineEnded> {
+        let mut waiting = self.waiting();
+        if waiting.over {
+            return Err(PipelineEnded);
+        }
+        waiting.messages.push_back((inbound, share));
+        self.wake(waiting);
+        Ok(())
+    }
+
+    /// Wakes the pipeline if it waits, without the lock.
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        let asleep = std::mem::take(&mut waiting.asleep);
+        drop(waiting);
+        if asleep {
+            self.heard.notify_one();
+        }
+    }
+}
+
+impl Messages {
+    /// The next message, if there is one.
+    pub(crate) fn try_next(&mut self) -> Option<Inbound> {
+        if self.taken.is_empty() {
+            self.give_back();
+            std::mem::swap(&mut self.taken, &mut self.line.waiting().messages);
+        }
+        self.pop()
+    }
+
+    /// Waits for the next message, for a ring or for the end; at most so long, or for ever.
+    pub(crate) fn next(&mut self, patience: Option<Duration>) -> Heard {
+        if let Some(inbound) = self.try_next() {
+            return Heard::Said(inbound);
+        }
+        let mut waiting = self.line.waiting();
+        waiting.asleep = true;
+        let nothing = |waiting: &mut Waiting| waiting.messages.is_empty() && waiting.inboxes > 0 && !waiting.rung;
+        let mut waiting = match patience {
+            Some(patience) => {
+                let waited = self.line.heard.wait_timeout_while(waiting, patience, nothing);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.line.heard.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner),
+        };
+        waiting.asleep = false;
+        let (rung, over) = (std::mem::take(&mut waiting.rung), waiting.inboxes == 0);
+        std::mem::swap(&mut self.taken, &mut waiting.messages);
+        drop(waiting);
+        match self.pop() {
+            Some(inbound) => {
+                // Whoever rang is heard the next time.
+                if rung {
+                    self.bell().ring();
+                }
+                Heard::Said(inbound)
+            }
+            None if rung => Heard::Rung,
+            None if over => Heard::Over,
+            None => Heard::Nothing,
+        }
+    }
+
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.taken.len() + self.line.waiting().messages.len()
+    }
+
+    /// For those whom the pipeline waits for.
+    pub(crate) fn bell(&self) -> Bell {
+        Bell(Arc::clone(&self.line))
+    }
+
+    fn pop(&mut self) -> Option<Inbound> {
+        let (inbound, share) = self.taken.pop_front()?;
+        self.freed += share;
+        Some(inbound)
+    }
+
+    fn give_back(&mut self) {
+        if self.freed > 0 {
+            self.line.room.add_permits(std::mem::take(&mut self.freed));
+        }
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.line.room.close();
+        let mut waiting = self.line.waiting();
+        waiting.over = true;
+        let messages = std::mem::take(&mut waiting.messages);
+        drop(waiting);
+        drop(messages);
+    }
+}
+
+impl Bell {
+    /// Wakes the pipeline, now or when it waits the next time.
+    pub(crate) fn ring(&self) {
+        let mut waiting = self.0.waiting();
+        waiting.rung = true;
+        self.0.wake(waiting);
+    }
+}
+
+impl Clone for Inbox {
+    fn clone(&self) -> Self {
+        self.0.waiting().inboxes += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.inboxes -= 1;
+        if waiting.inboxes == 0 {
+            self.0.wake(waiting);
+        }
+    }
 }
 
 impl Inbox {
-    /// Makes a connection known to the pipeline.
+    /// Makes a connection known to the pipeline; waits while the inbox is full.
     ///
     /// # Errors
     /// The pipeline has ended.
     pub(crate) async fn open(&self, connection: ConnectionId, outbox: Outbox) -> Result<Registration, PipelineEnded> {
-        // First the place for its end, so that there is no opened connection without one.
-        let end = self.sender.clone().reserve_owned().await.map_err(|_| PipelineEnded)?;
-        self.sender.send(Inbound::Opened { connection, outbox }).await.map_err(|_| PipelineEnded)?;
+        let share = self.0.take_room(0).await?;
+        self.0.put(Inbound::Opened { connection, outbox }, share)?;
         let turns = Arc::new(Semaphore::new(limits::CONTROLS_WAITING_MAX));
-        Ok(Registration { inbox: self.clone(), connection, turns, end: Some(end) })
+        Ok(Registration { inbox: self.clone(), connection, turns })
     }
 
     /// Tells the pipeline to lend nothing more.
     ///
     /// # Errors
     /// The pipeline has ended.
-    pub(crate) async fn drain(&self) -> Result<(), PipelineEnded> {
-        self.sender.send(Inbound::Drain).await.map_err(|_| PipelineEnded)
+    pub(crate) fn drain(&self) -> Result<(), PipelineEnded> {
+        self.0.put(Inbound::Drain, 0)
     }
 
     async fn say(&self, command: Command, turn: Option<OwnedSemaphorePermit>) -> Result<(), PipelineEnded> {
         let weight = Weight::of(&command);
-        // A frame is far smaller than the inbox, so this never asks for more than there is.
-        let share = weight.bytes.min(limits::INBOX_BYTES_MAX) as u32;
-        let share = Arc::clone(&self.bytes).acquire_many_owned(share).await.map_err(|_| PipelineEnded)?;
-        self.sender.send(Inbound::Said { command, weight, share, turn }).await.map_err(|_| PipelineEnded)
+        let share = self.0.take_room(weight.bytes).await?;
+        self.0.put(Inbound::Said { command, weight, turn }, share)
     }
 }
 
@@ -162,7 +359,6 @@ pub(crate) struct Registration {
     /// For questions and orders, of which few may wait, so that whoever floods the server with them waits for itself and
     /// reports of others do not.
     turns: Arc<Semaphore>,
-    end: Option<mpsc::OwnedPermit<Inbound>>,
 }
 
 impl Registration {
@@ -196,9 +392,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(end) = self.end.take() {
-            end.send(Inbound::Closed { connection: self.connection });
-        }
+        // A pipeline that has ended does not want to know.
+        let _ = self.inbox.0.put(Inbound::Closed { connection: self.connection }, 0);
     }
 }
 
@@ -228,7 +423,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_questions_waits_for_itself() {
-        let (inbox, mut receiver) = inbox(100, 2);
+        let (inbox, mut messages) = inbox(100);
         let outboxes = AllOutboxes::new(1_000);
         let (flooder, _flooder_outputs, _) = outboxes.open(1, 1);
         let (worker, _worker_outputs, _) = outboxes.open(1, 1);
@@ -247,7 +442,107 @@ mod tests {
         let connection = worker.connection();
         worker.command(Command::Heartbeat { connection, confirmed: 0 }).await.unwrap();
         assert!(one_more.as_mut().poll(&mut look).is_pending());
-        while !matches!(receiver.recv().await, Some(Inbound::Said { .. })) {}
+        while !matches!(messages.try_next(), Some(Inbound::Said { .. })) {}
         one_more.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_waits_in_order_and_an_end_needs_none() {
+        let (inbox, mut messages) = inbox(2);
+        let outboxes = AllOutboxes::new(1_000);
+        let (outbox, _outputs, _) = outboxes.open(1, 1);
+        let registration = inbox.open(ConnectionId(7), outbox).await.unwrap();
+        let beat = |confirmed| registration.command(Command::Heartbeat { connection: ConnectionId(7), confirmed });
+        beat(1).await.unwrap();
+        let mut look = Context::from_waker(Waker::noop());
+        let (mut second, mut third) = (Box::pin(beat(2)), Box::pin(beat(3)));
+        assert!(second.as_mut().poll(&mut look).is_pending() && third.as_mut().poll(&mut look).is_pending());
+        assert!(matches!(messages.try_next(), Some(Inbound::Opened { .. })));
+        assert_eq!(heard(&mut messages), [1], "and what it took is free again");
+        assert!(third.as_mut().poll(&mut look).is_ready() && second.as_mut().poll(&mut look).is_ready());
+        let mut fourth = Box::pin(beat(4));
+        assert!(fourth.as_mut().poll(&mut look).is_pending());
+        // Whoever gives up leaves its place to others.
+        drop(fourth);
+        drop((second, third));
+        drop(registration);
+        assert_eq!(messages.len(), 3);
+        assert_eq!(heard(&mut messages), [3, 2]);
+        assert!(matches!(messages.try_next(), Some(Inbound::Closed { connection: ConnectionId(7) })));
+        assert!(messages.try_next().is_none());
+        assert_eq!(messages.line.room.available_permits(), limits::INBOX_BYTES_MAX);
+    }
+
+    /// The numbers of the heartbeats that wait, up to something else; that is left in its place.
+    fn heard(messages: &mut Messages) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        while let Some(inbound) = messages.try_next() {
+            if let Inbound::Said { command: Command::Heartbeat { confirmed, .. }, .. } = inbound {
+                numbers.push(confirmed);
+            } else {
+                messages.taken.push_front((inbound, 0));
+                break;
+            }
+        }
+        numbers
+    }
+
+    #[test]
+    fn the_pipeline_waits_for_a_message_for_the_bell_and_for_the_end() {
+        let (inbox, mut messages) = inbox(2);
+        assert!(matches!(messages.next(Some(Duration::ZERO)), Heard::Nothing));
+        messages.bell().ring();
+        assert!(matches!(messages.next(None), Heard::Rung));
+        // Both at the same time: neither is lost.
+        messages.bell().ring();
+        inbox.drain().unwrap();
+        assert!(matches!(messages.next(None), Heard::Said(Inbound::Drain)));
+        assert!(matches!(messages.next(None), Heard::Rung));
+        assert!(matches!(messages.next(Some(Duration::ZERO)), Heard::Nothing));
+        let another = inbox.clone();
+        drop(inbox);
+        assert!(matches!(messages.next(Some(Duration::ZERO)), Heard::Nothing));
+        another.drain().unwrap();
+        drop(another);
+        assert!(matches!(messages.next(None), Heard::Said(Inbound::Drain)), "what was said is heard");
+        assert!(matches!(messages.next(None), Heard::Over));
+    }
+
+    #[test]
+    fn a_pipeline_that_waits_is_woken() {
+        let (inbox, mut messages) = inbox(2);
+        let pipeline = std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            loop {
+                match messages.next(None) {
+                    Heard::Over => return heard,
+                    Heard::Nothing => {}
+                    Heard::Said(_) => heard.push("said"),
+                    Heard::Rung => heard.push("rung"),
+                }
+            }
+        });
+        let asleep = || while !inbox.0.waiting().asleep {};
+        asleep();
+        inbox.drain().unwrap();
+        asleep();
+        Bell(Arc::clone(&inbox.0)).ring();
+        asleep();
+        drop(inbox);
+        assert_eq!(pipeline.join().unwrap(), ["said", "rung"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_pipeline_that_has_ended() {
+        let (inbox, messages) = inbox(1);
+        let (outbox, _outputs, _) = AllOutboxes::new(1_000).open(1, 1);
+        let registration = inbox.open(ConnectionId(1), outbox).await.unwrap();
+        let beat = || registration.command(Command::Heartbeat { connection: ConnectionId(1), confirmed: 0 });
+        let mut waits = Box::pin(beat());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(messages);
+        assert_eq!(waits.await, Err(PipelineEnded));
+        assert_eq!(beat().await, Err(PipelineEnded));
+        assert_eq!(inbox.drain(), Err(PipelineEnded));
     }
 }

@@ -312,7 +312,7 @@ async fn next_stop(stops: &mut mpsc::Receiver<()>) {
 
 /// Lends nothing more and waits until nothing is lent, or nobody is there to report.
 async fn wait_for_reports(inbox: &Inbox, mut drained: watch::Receiver<Drained>, places: &Places) {
-    if inbox.drain().await.is_err() || drained.wait_for(|drained| drained.draining).await.is_err() {
+    if inbox.drain().is_err() || drained.wait_for(|drained| drained.draining).await.is_err() {
         return;
     }
     while drained.borrow().leases > 0 && !places.are_empty() {
@@ -358,12 +358,12 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
         store::open(&config.data_dir, HOLDER, fresh_instance, options, now)?;
     ledger.set_pace(config.pace);
 
-    let (inbox, receiver) = inbox(config.bounds.inbox, config.bounds.connections);
+    let (inbox, messages) = inbox(config.bounds.inbox);
     let (drained_sender, drained) = watch::channel(Drained::default());
     let (stop, tally, gauge) = (Arc::<AtomicBool>::default(), Arc::<Tally>::default(), CommitGauge::default());
     let (releases, dispatcher) = dispatch();
     let links = Links {
-        inbox: receiver,
+        inbox: messages,
         releases,
         drained: drained_sender,
         stop: Arc::clone(&stop),
@@ -373,7 +373,8 @@ fn open(config: &Config) -> Result<(Opened, Running), StartError> {
         fault,
         turns: config.turns,
     };
-    let committer = Committer::start().map_err(|error| system("no thread for large commits", &error))?;
+    let committer =
+        Committer::start(links.inbox.bell()).map_err(|error| system("no thread for large commits", &error))?;
     let pipeline = Pipeline::boot(coordinator, ledger, clock, committer, links).map_err(StartError::Boot)?;
     let recovered = Recovered { recovery, summary: pipeline.machine().summary(), instance };
     drop(watchdog);

@@ -30,14 +30,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::clock::{Look, Time};
 use super::committer::{Commit, Meanwhile, Write};
 use super::dispatch::{Release, Releases};
 use super::fatal::Fatal;
 use super::fault::{Fault, Kinds, Point};
-use super::inbox::{Inbound, Weight};
+use super::inbox::{Heard, Inbound, Messages, Weight};
 use super::outbox::Outbox;
 use super::watchdog::CommitGauge;
 use crate::coordinator::command::{Command, Step, TextChange};
@@ -116,7 +116,7 @@ pub(crate) struct Drained {
 #[derive(Debug)]
 pub(crate) struct Links {
     /// Where commands come from.
-    pub(crate) inbox: mpsc::Receiver<Inbound>,
+    pub(crate) inbox: Messages,
     /// Where outcomes go to.
     pub(crate) releases: Releases,
     /// Whom to tell about a shutdown's progress.
@@ -204,16 +204,13 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
     /// # Errors
     /// A commit failed; the fatal callback has been called with the reason.
     pub(crate) fn run(mut self) -> Result<(), J::Error> {
-        // A runtime of its own only for a receive with a timeout; nothing else ever runs on it.
-        let timers = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(timers) => timers,
-            Err(error) => {
-                self.links.fatal.call(&format!("the pipeline has no timer: {error}"));
-                return Ok(());
-            }
-        };
         while !self.links.stop.load(Ordering::Relaxed) {
-            let Some(first) = timers.block_on(self.wait()) else { return Ok(()) };
+            let first = match self.wait() {
+                Heard::Said(inbound) => Some(inbound),
+                // A commit that was through before it was waited for rings late.
+                Heard::Nothing | Heard::Rung => None,
+                Heard::Over => return Ok(()),
+            };
             if let Err(error) = self.turn(first) {
                 self.links.fatal.call(&format!("a commit failed: {}", with_sources(&error)));
                 return Err(error);
@@ -232,25 +229,21 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
         self.left_over.take()
     }
 
-    /// Waits for a message or for time: `Some(None)` is time, or work that is left; `None` the end.
-    async fn wait(&mut self) -> Option<Option<Inbound>> {
+    /// Waits for a message or for time; not at all while there is something to do.
+    fn wait(&mut self) -> Heard {
         if let Some(inbound) = self.take_left_over() {
-            return Some(Some(inbound));
+            return Heard::Said(inbound);
         }
         if self.ahead.taken > 0 {
-            return Some(None);
+            return Heard::Nothing;
         }
-        match tokio::time::timeout(self.patience(), self.links.inbox.recv()).await {
-            Ok(Some(inbound)) => Some(Some(inbound)),
-            Ok(None) => None,
-            Err(_elapsed) => Some(None),
-        }
+        self.links.inbox.next(Some(self.patience()))
     }
 
     /// How long to wait for a message at most: until time is due, and never so long that it looks like a stall; not at all while there is
     /// something to do.
     pub(crate) fn patience(&self) -> Duration {
-        if self.ahead.taken > 0 || self.left_over.is_some() || !self.links.inbox.is_empty() {
+        if self.ahead.taken > 0 || self.left_over.is_some() || self.links.inbox.len() > 0 {
             return Duration::ZERO;
         }
         let due = self.machine.next_deadline().map_or(u64::MAX, |deadline| deadline.since(self.now));
@@ -279,7 +272,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
     /// Applies messages as long as they are there and fit into one commit, or until they make a large one: then it is time to write.
     fn apply_inbox(&mut self, mut first: Option<Inbound>, work: &mut Work) {
         while !work.is_large(&self.links.turns) {
-            let Some(inbound) = first.take().or_else(|| self.links.inbox.try_recv().ok()) else { return };
+            let Some(inbound) = first.take().or_else(|| self.links.inbox.try_next()) else { return };
             if !self.take_in(inbound, work) {
                 return;
             }
@@ -305,8 +298,8 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
             Inbound::Opened { connection, outbox } => {
                 work.opened.push((connection, outbox));
             }
-            Inbound::Said { command, weight: _, share, turn } => {
-                drop((share, turn));
+            Inbound::Said { command, weight: _, turn } => {
+                drop(turn);
                 self.apply(command, work);
             }
             Inbound::Closed { connection } => {
@@ -557,12 +550,12 @@ mod tests {
             self.away = Some(writing);
         }
 
-        fn next(&mut self, inbox: Option<&mut mpsc::Receiver<Inbound>>) -> Meanwhile<Result<(), Full>> {
+        fn next(&mut self, inbox: Option<&mut Messages>) -> Meanwhile<Result<(), Full>> {
             if self.hears == LOSES {
                 return Meanwhile::Lost;
             }
             if self.hears > 0
-                && let Some(inbound) = inbox.and_then(|inbox| inbox.try_recv().ok())
+                && let Some(inbound) = inbox.and_then(Messages::try_next)
             {
                 self.hears -= 1;
                 return Meanwhile::Said(inbound);
@@ -626,11 +619,11 @@ mod tests {
             let (diary, fatal, outputs) = (Diary::default(), Diary::default(), Arc::<Mutex<Vec<Outputs>>>::default());
             let (drained, drained_receiver) = watch::channel(Drained::default());
             let stop = Arc::<AtomicBool>::default();
-            let (inbox, receiver) = inbox(100_000, 10);
+            let (inbox, messages) = inbox(100_000);
             let (releases, dispatcher) = dispatch();
             let dispatcher = Arc::new(Mutex::new(dispatcher));
             let links = Links {
-                inbox: receiver,
+                inbox: messages,
                 releases,
                 drained,
                 stop: Arc::clone(&stop),
@@ -897,7 +890,7 @@ mod tests {
     #[test]
     fn draining_is_applied_and_its_progress_told_after_the_commit() {
         let mut rig = Rig::new(1, None, &[(0, false)]);
-        now_or_never(rig.inbox.drain()).unwrap();
+        rig.inbox.drain().unwrap();
         assert_eq!(rig.turn(), ["apply Drain"]);
         assert_eq!(*rig.drained.borrow(), Drained { draining: true, leases: 7 });
     }

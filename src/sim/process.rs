@@ -176,10 +176,10 @@ impl Process {
         }
         let instance = opened.instance;
         let elapsed = Rc::new(Cell::new(0));
-        let (inbox, receiver) = inbox(limits::INBOX_MAX, limits::CONNECTIONS_MAX);
+        let (inbox, messages) = inbox(limits::INBOX_MAX);
         let (releases, dispatcher) = dispatch();
         let links = Links {
-            inbox: receiver,
+            inbox: messages,
             releases,
             drained: watch::channel(Drained::default()).0,
             stop: Arc::<AtomicBool>::default(),

@@ -15,8 +15,6 @@ use std::rc::Rc;
 
 use tenfold_checker::history::{Record, Session};
 
-use tokio::sync::mpsc;
-
 use super::coverage::{Coverage, Seen};
 use super::random::Random;
 use super::words;
@@ -24,7 +22,7 @@ use crate::coordinator::command::{CloseReason, Command, Output, Step, TextChange
 use crate::coordinator::rows::{Change, Changed, Lease, LeaseRow, LeaseState, Phase, Row, RowKey};
 use crate::coordinator::{Coordinator, Options};
 use crate::server::committer::{Commit, Meanwhile, Write};
-use crate::server::inbox::Inbound;
+use crate::server::inbox::Messages;
 use crate::server::outbox::{Outputs, Overflow};
 use crate::server::pipeline::{Journal, Machine};
 use crate::store::memory::{Fault, MemoryStore, Records};
@@ -494,9 +492,9 @@ impl Commit<Writing> for Committer {
         self.away = Some(writing);
     }
 
-    fn next(&mut self, inbox: Option<&mut mpsc::Receiver<Inbound>>) -> Meanwhile<Written> {
+    fn next(&mut self, inbox: Option<&mut Messages>) -> Meanwhile<Written> {
         if self.random.percent(80)
-            && let Some(inbound) = inbox.and_then(|inbox| inbox.try_recv().ok())
+            && let Some(inbound) = inbox.and_then(Messages::try_next)
         {
             self.backstage.borrow_mut().coverage.add(Seen::DecidedMeanwhile, 1);
             return Meanwhile::Said(inbound);
