@@ -133,7 +133,7 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const NEWCOMERS_MAX: usize = 1_024;
 /// Outputs that wait for one connection's writer; a slower reader is dropped.
 pub const OUTBOX_MAX: usize = 4_096;
-/// Commands that wait for the pipeline.
+/// Messages that wait for the pipeline; fewer when they are long.
 pub const INBOX_MAX: usize = 8_192;
 /// Questions and orders of one connection that wait for the pipeline.
 pub const CONTROLS_WAITING_MAX: usize = 4;

@@ -421,8 +421,8 @@ pub struct Step {
 /// Something about each connection; looked up several times for every message.
 pub(crate) type ByConnection<T> = HashMap<ConnectionId, T, BuildHasherDefault<OwnNumbers>>;
 
-/// Hashes numbers that this process gave out itself: nobody can choose ones that collide. Fibonacci hashing (Knuth, The Art of Computer
-/// Programming, volume 3, 6.4).
+/// Hashes numbers that this process gave out itself, one after the other: peers cannot choose them, only which of them last. Fibonacci
+/// hashing (Knuth, The Art of Computer Programming, volume 3, 6.4).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OwnNumbers(u64);
 
@@ -439,6 +439,7 @@ impl Hasher for OwnNumbers {
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        // The product is spread best in its upper half; tables look at both ends.
+        self.0 ^ (self.0 >> 32)
     }
 }

@@ -91,6 +91,7 @@ pub(crate) async fn converse(
         tokio::select! {
             biased;
             read = &mut reading, if ending.is_none() => ending = Some(read),
+            () = &mut overflowed => return Ending::SlowReader,
             written = &mut writing => {
                 return match (written, ending) {
                     (Written::All | Written::Gone, Some(ending)) => ending,
@@ -100,7 +101,6 @@ pub(crate) async fn converse(
                     (Written::Stuck, _) => Ending::SlowReader,
                 };
             }
-            () = &mut overflowed => return Ending::SlowReader,
         }
     }
 }
@@ -154,7 +154,8 @@ impl<F: Future + Unpin> Future for Apart<F> {
             let woken = Arc::new(Woken { woken: AtomicBool::new(true), task: context.waker().clone() });
             (Arc::clone(&woken), Waker::from(woken))
         }));
-        // As a rule it was not; to look costs far less than to take.
+        // As a rule it was not, and to look costs far less than to take. Whoever wakes it wakes the task afterwards, which happens before
+        // this poll or makes for another one.
         if !woken.woken.load(Ordering::Relaxed) || !woken.woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }

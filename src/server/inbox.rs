@@ -8,17 +8,19 @@
 //!
 //! A session that finds the inbox full waits, and so its peer does: that is how load reaches the clients. The end of a
 //! connection needs no room, so that dropping a [`Registration`], however that comes about,
-//! always tells the pipeline, after everything the connection sent before; there are no more ends than openings, which need room.
+//! always tells the pipeline, after everything the connection sent before; there are no more of them than connections that
+//! live or wait to be opened.
 //!
 //! The sessions are tasks, the pipeline is a thread: room is a semaphore of the runtime's, in whose order they wait; the pipeline waits at a
-//! condition variable, and is woken only if it does. It takes over the whole line at a time, and gives back the room of what it has used up when it
-//! comes for the next. Tested here and in `pipeline.rs`.
+//! condition variable, and is woken only if it does. It takes over the whole line at a time, and gives back the room of what it takes out by and by, so
+//! that those who wait move up in their order while it works. Tested here and in `pipeline.rs`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::task::consume_budget;
 
 use super::outbox::Outbox;
 use crate::coordinator::Command;
@@ -129,6 +131,9 @@ pub(crate) struct Messages {
 #[derive(Clone, Debug)]
 pub(crate) struct Bell(Arc<Line>);
 
+/// Bytes of room that are given back together: for every message it would cost as much as the message.
+const PORTION: usize = limits::INBOX_BYTES_MAX / 64;
+
 /// What the pipeline hears when it waits.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -170,7 +175,7 @@ struct Waiting {
     over: bool,
 }
 
-/// An inbox of at most `messages` messages, from 1, the ends of connections not counted.
+/// An inbox of at most `messages` messages, from 1, the ends of connections not counted; of fewer when they are long.
 pub(crate) fn inbox(messages: usize) -> (Inbox, Messages) {
     let waiting = Waiting { messages: VecDeque::new(), inboxes: 1, rung: false, asleep: false, over: false };
     let line = Arc::new(Line {
@@ -190,6 +195,8 @@ impl Line {
 
     /// Waits until there is room for so many bytes; returns how much was taken.
     async fn take_room(&self, bytes: usize) -> Result<usize, PipelineEnded> {
+        // Whoever has much to say lets its neighbours speak, too.
+        consume_budget().await;
         // A frame is far smaller than the inbox, so this never asks for more than there is.
         let share = bytes.clamp(self.share_min, limits::INBOX_BYTES_MAX);
         let permit = match self.room.try_acquire_many(share as u32) {
@@ -277,6 +284,9 @@ impl Messages {
     fn pop(&mut self) -> Option<Inbound> {
         let (inbound, share) = self.taken.pop_front()?;
         self.freed += share;
+        if self.freed >= PORTION {
+            self.give_back();
+        }
         Some(inbound)
     }
 

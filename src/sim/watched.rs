@@ -339,13 +339,15 @@ impl Machine for Watched {
             | Command::Disconnected { .. }
             | Command::Origin { .. } => false,
         };
-        let step = self.coordinator.apply(now, command.clone());
+        let before = (steps.changes.len(), steps.texts.len(), steps.outputs.len());
+        self.coordinator.apply_to(steps, now, command.clone());
+        let step = Step {
+            changes: steps.changes[before.0..].to_vec(),
+            texts: steps.texts[before.1..].to_vec(),
+            outputs: steps.outputs[before.2..].to_vec(),
+        };
         self.listen(&command, &step);
         self.follow(&step, &command, by_itself);
-        let Step { changes, texts, outputs } = step;
-        steps.changes.extend(changes);
-        steps.texts.extend(texts);
-        steps.outputs.extend(outputs);
     }
 
     fn next_deadline(&self) -> Option<Tick> {
