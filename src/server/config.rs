@@ -65,7 +65,7 @@ pub struct Bounds {
     pub connections: usize,
     /// Connections at a time that have not; above it, whoever arrived first goes first.
     pub newcomers: usize,
-    /// Commands that wait for the pipeline.
+    /// Messages that wait for the pipeline; fewer when they are long.
     pub inbox: usize,
     /// Outputs that wait for one connection.
     pub outbox: usize,

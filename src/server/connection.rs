@@ -277,6 +277,17 @@ mod tests {
         assert_eq!(polls.get(), 2);
     }
 
+    #[test]
+    fn a_future_that_is_started_again_is_polled_again() {
+        let task = Waker::from(Arc::new(Woken { woken: AtomicBool::default(), task: Waker::noop().clone() }));
+        let mut context = Context::from_waker(&task);
+        let mut apart = Apart::new(poll_fn(|_| Poll::Ready(())));
+        assert!(Pin::new(&mut apart).poll(&mut context).is_ready());
+        assert!(Pin::new(&mut apart).poll(&mut context).is_pending(), "nobody woke it");
+        apart.again();
+        assert!(Pin::new(&mut apart).poll(&mut context).is_ready());
+    }
+
     /// What the peer sent is not used up before the reader was asked this often.
     async fn read_slowly(ending: Ending) -> Ending {
         for _ in 0..10 {

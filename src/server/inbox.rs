@@ -254,17 +254,13 @@ impl Messages {
             None => self.line.heard.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner),
         };
         waiting.asleep = false;
-        let (rung, over) = (std::mem::take(&mut waiting.rung), waiting.inboxes == 0);
         std::mem::swap(&mut self.taken, &mut waiting.messages);
+        // Whoever rang while something was said is heard the next time.
+        let rung = self.taken.is_empty() && std::mem::take(&mut waiting.rung);
+        let over = waiting.inboxes == 0;
         drop(waiting);
         match self.pop() {
-            Some(inbound) => {
-                // Whoever rang is heard the next time.
-                if rung {
-                    self.bell().ring();
-                }
-                Heard::Said(inbound)
-            }
+            Some(inbound) => Heard::Said(inbound),
             None if rung => Heard::Rung,
             None if over => Heard::Over,
             None => Heard::Nothing,
