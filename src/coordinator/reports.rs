@@ -74,7 +74,7 @@ impl Coordinator {
         self.touch(RowKey::Lease(slot));
         let Some(session) = self.sessions.get_mut(lease.session) else { return };
         if lease.state == LeaseState::Live {
-            session.live.remove(&slot);
+            session.live.remove(slot);
         } else {
             session.expired.retain(|expired| *expired != slot);
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::command::ByConnection;
 use super::rows::SessionRow;
-use super::slots::Slots;
+use super::slots::{SlotSet, Slots};
 use crate::limits;
 use crate::types::{CampaignId, ConnectionId, Idle, Refusal, RefusalReason, SessionId, TaskIndex, Tick, Want};
 
@@ -31,7 +31,7 @@ pub(super) struct Session {
     /// A lease of it expired and it has not been heard since: it is lent nothing.
     pub(super) silent: bool,
     /// Slots of its live leases.
-    pub(super) live: BTreeSet<u32>,
+    pub(super) live: SlotSet,
     /// Slots of its expired leases and those of removed campaigns, oldest first.
     pub(super) expired: VecDeque<u32>,
     /// Its window.
@@ -88,7 +88,7 @@ impl Session {
             newest: None,
             heard: now,
             silent: false,
-            live: BTreeSet::new(),
+            live: SlotSet::default(),
             expired: VecDeque::new(),
             want: Want::default(),
             arrival: None,

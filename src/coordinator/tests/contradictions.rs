@@ -97,7 +97,7 @@ fn sessions_and_their_leases_agree() {
         &[
             |all| lease(all, 0).session = 1,
             |all| {
-                session(all, 0).live.remove(&0);
+                session(all, 0).live.remove(0);
                 session(all, 0).expired.push_back(0);
             },
         ],
@@ -105,7 +105,7 @@ fn sessions_and_their_leases_agree() {
     noticed("session 1 keeps too many expired leases", &[|all| all.options.expired_per_session_max = 0]);
     noticed(
         "a lease that its session does not know",
-        &[|all| assert!(session(all, 0).live.remove(&0)), |all| session(all, 1).expired.clear()],
+        &[|all| assert!(session(all, 0).live.remove(0)), |all| session(all, 1).expired.clear()],
     );
     noticed(
         "the queues of those that wait",
