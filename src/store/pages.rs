@@ -9,10 +9,13 @@
 //!
 //! Tested in this file (the longest rows fit) and by the ledger's histories.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::ops::Range;
 
 use super::keys::{Place, Table};
+use crate::coordinator::command::OwnNumbers;
 use crate::coordinator::rows::{CLEAR_TASKS_UNIT, RowKey};
 use crate::types::{CampaignId, TaskIndex};
 
@@ -195,7 +198,7 @@ fn position(page: Place) -> (Place, usize, u8) {
 /// Pages that have changed since they were stored, ordered by the journal record that first changed them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DirtyPages {
-    since: BTreeMap<Place, u64>,
+    since: HashMap<Place, u64, BuildHasherDefault<OwnNumbers>>,
     /// Entries of pages that were cleaned meanwhile stay behind until they are reached.
     queue: VecDeque<(u64, Place)>,
     /// The one that was named last, while it is dirty: a commit names rows in order, so those of one page together.
@@ -208,7 +211,7 @@ impl DirtyPages {
         if self.latest.replace(page) == Some(page) {
             return;
         }
-        if let std::collections::btree_map::Entry::Vacant(entry) = self.since.entry(page) {
+        if let Entry::Vacant(entry) = self.since.entry(page) {
             entry.insert(record);
             self.queue.push_back((record, page));
         }
@@ -232,9 +235,8 @@ impl DirtyPages {
     /// Forgets the pages of a stretch: their rows are gone.
     pub(super) fn forget(&mut self, pages: &Range<Place>) {
         self.latest = None;
-        let gone: Vec<Place> = self.since.range(pages.clone()).map(|(page, _)| *page).collect();
-        for page in gone {
-            self.since.remove(&page);
+        for number in pages.start.number..pages.end.number {
+            self.since.remove(&Place { number, ..pages.start });
         }
     }
 
