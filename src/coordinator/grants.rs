@@ -125,39 +125,51 @@ impl Coordinator {
         })
     }
 
-    /// Sends grants, describing campaigns that this connection has not heard of.
-    pub(super) fn send_grants(&mut self, slot: u32, grants: &[Grant], resent: bool) {
+    /// Sends as many grants as one message has room for, describing campaigns that this connection has not heard of.
+    pub(super) fn send_grants(&mut self, slot: u32, grants: Vec<Grant>, resent: bool) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(connection) = session.connection else { return };
         if session.announced.len() > self.campaigns.len() {
             session.announced.retain(|id| self.campaigns.contains_key(id));
         }
-        for grants in grants.chunks(limits::GRANTS_PER_MESSAGE_MAX) {
-            let mut campaigns = Vec::new();
-            for grant in grants {
-                if session.announced.insert(grant.campaign) {
-                    campaigns.extend(self.campaigns.get(&grant.campaign).map(|campaign| campaign.info.clone()));
-                }
+        let mut campaigns = Vec::new();
+        for grant in &grants {
+            if session.announced.insert(grant.campaign) {
+                campaigns.extend(self.campaigns.get(&grant.campaign).map(|campaign| campaign.info.clone()));
             }
-            let output = Output::Grants { campaigns, grants: grants.to_vec(), resent };
-            self.step.outputs.push((connection, output));
         }
+        self.step.outputs.push((connection, Output::Grants { campaigns, grants, resent }));
     }
 
     /// Lends until the session's window is full; whether it is (or takes nothing any more).
     fn fill(&mut self, slot: u32) -> bool {
         let mut grants = Vec::new();
-        while self.sessions.get(slot).is_some_and(|session| session.room() > 0) {
+        while let room @ 1.. = self.room(slot) {
             let Some(lease) = self.lend_next(slot) else { break };
+            if grants.is_empty() {
+                grants.reserve_exact(room.min(limits::GRANTS_PER_MESSAGE_MAX));
+            }
             grants.extend(self.grant(lease.slot));
-        }
-        if !grants.is_empty() {
-            self.send_grants(slot, &grants, false);
-            if let Some(session) = self.sessions.get_mut(slot) {
-                session.idle = None;
+            if grants.len() == limits::GRANTS_PER_MESSAGE_MAX {
+                self.lent(slot, std::mem::take(&mut grants));
             }
         }
-        self.sessions.get(slot).is_none_or(|session| session.room() == 0)
+        if !grants.is_empty() {
+            self.lent(slot, grants);
+        }
+        self.room(slot) == 0
+    }
+
+    fn lent(&mut self, slot: u32, grants: Vec<Grant>) {
+        self.send_grants(slot, grants, false);
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.idle = None;
+        }
+    }
+
+    /// How many more leases a session may be lent.
+    fn room(&self, slot: u32) -> usize {
+        self.sessions.get(slot).map_or(0, |session| session.room() as usize)
     }
 
     /// One more lease for a session, from the next campaign in turn that has one for it.

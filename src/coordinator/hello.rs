@@ -10,7 +10,7 @@ use super::rows::{LeaseState, Phase, RowKey};
 use super::sessions::Session;
 use super::{Coordinator, Output};
 use crate::limits;
-use crate::types::{ConnectionId, Grant, InstanceId, LeaseId, LossReason};
+use crate::types::{ConnectionId, InstanceId, LeaseId, LossReason};
 
 impl Coordinator {
     /// A native client introduces or resumes its session.
@@ -159,13 +159,16 @@ impl Coordinator {
         }
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.want.leases = 0;
-        let (live, expired) = (session.live.clone(), session.expired.clone());
+        let live: Vec<u32> = session.live.iter().copied().collect();
+        let expired = session.expired.clone();
         let (through, refusals) = (session.row.processed, session.row.refusals.clone());
         let leases = live.len() as u32;
         let instance = self.instance;
         self.send(connection, Output::Welcome { instance, resumed: true, through, refusals, leases });
-        let grants: Vec<Grant> = live.iter().filter_map(|lease| self.grant(*lease)).collect();
-        self.send_grants(slot, &grants, true);
+        for leases in live.chunks(limits::GRANTS_PER_MESSAGE_MAX) {
+            let grants = leases.iter().filter_map(|lease| self.grant(*lease)).collect();
+            self.send_grants(slot, grants, true);
+        }
         let lost = self.lost_of(live.iter().chain(&expired).copied());
         if !lost.is_empty() {
             self.send(connection, Output::Lost { leases: lost });
