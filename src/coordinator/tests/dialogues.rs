@@ -58,6 +58,38 @@ fn a_counted_campaign_from_first_grant_to_finished() {
 }
 
 #[test]
+fn many_grants_go_out_in_messages_of_bounded_length() {
+    /// How many grants each message to a connection has, and whether the first describes their campaign and no other does.
+    fn messages(outputs: &[(u64, Output)], to: u64) -> Vec<(usize, usize)> {
+        let to_it = outputs.iter().filter(|(connection, _)| *connection == to);
+        to_it
+            .filter_map(|(_, output)| match output {
+                Output::Grants { grants, campaigns, .. } => Some((grants.len(), campaigns.len())),
+                _ => None,
+            })
+            .collect()
+    }
+    const MOST: usize = limits::GRANTS_PER_MESSAGE_MAX;
+    let mut world = world();
+    world.create(1, counted("a", 1, 3 * MOST as u32));
+    world.hello(1, 1, 1, InstanceId::NONE);
+    let outputs = world.want(1, 2 * MOST as u32 + 1, 1, &[]);
+    assert_eq!(messages(&outputs, 1), [(MOST, 1), (MOST, 0), (1, 0)]);
+    let held = grants(&outputs, 1);
+    let outputs = world.hello(2, 1, 2, INSTANCE);
+    assert_eq!(messages(&outputs, 2), [(MOST, 1), (MOST, 0), (1, 0)], "as often as they are sent again");
+    assert_eq!(grants(&outputs, 2), held);
+    // What is left fills a message to the last place, and no empty one follows.
+    let outputs = world.want(2, 4 * MOST as u32, 1, &[]);
+    assert_eq!(messages(&outputs, 2), [(MOST - 1, 0)]);
+    world.hello(3, 2, 1, InstanceId::NONE);
+    world.want(2, 0, 1, &[]);
+    let requests = held[..MOST].iter().map(|grant| Request::Release { lease: grant.lease }).collect();
+    world.requests(2, 1, requests);
+    assert_eq!(messages(&world.want(3, 2 * MOST as u32, 1, &[]), 3), [(MOST, 1)]);
+}
+
+#[test]
 fn a_report_counts_once_however_often_it_is_sent() {
     let mut world = world();
     world.create(1, counted("a", 1, 10));
