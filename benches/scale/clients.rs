@@ -1,10 +1,10 @@
 //! Sessions by the thousand, in a process of their own with one thread: some work without a pause, the others only stay.
 //!
 //! ```text
-//!   hello, want ──▶ grants ──▶ report all of them in one message ──▶ answer and grants ──▶ report …
+//!   hello, want ──▶ grants ──▶ report some of them in one message ──▶ answer and grants ──▶ report …
 //! ```
 //!
-//! A cycle is from a report to the grants that follow it.
+//! A cycle is from a report to the grants that follow it. Which leases it reports is drawn by lot.
 
 use std::io::{self, BufRead};
 use std::rc::Rc;
@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
+
+use crate::fill::Random;
 
 /// Before the measured time.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -98,9 +100,13 @@ impl Session {
         Ok(())
     }
 
-    /// Reports everything that it holds.
-    async fn report(&mut self) -> io::Result<()> {
-        let requests: Vec<_> = self.lent.drain(..).map(|lease| WireRequest::Done { lease, runs: 1 }).collect();
+    /// Reports so many of the leases that it holds, whichever.
+    async fn report(&mut self, leases: usize, random: &mut Random) -> io::Result<()> {
+        let mut requests = Vec::with_capacity(leases);
+        for _ in 0..leases {
+            let lease = self.lent.swap_remove(random.below(self.lent.len()));
+            requests.push(WireRequest::Done { lease, runs: 1 });
+        }
         let (first, count) = (self.next, requests.len() as u64);
         self.next += count;
         self.send(&ClientMessage::Requests { first, confirmed: first - 1, requests }).await
@@ -117,15 +123,13 @@ impl Session {
         }
     }
 
-    /// Reports without a pause until `end`; how long each cycle took that began at `begin` or later, in microseconds.
+    /// Reports `batch` runs at a time without a pause until `end`; how long each cycle took that began at `begin` or later, in microseconds.
     async fn work(mut self, batch: usize, begin: Instant, end: Instant) -> Vec<u32> {
-        let mut latencies = Vec::new();
-        self.want(batch).await.unwrap();
-        self.hold(batch).await.unwrap();
+        let (mut latencies, mut random, held) = (Vec::new(), Random(self.lent[0]), self.lent.len());
         while Instant::now() < end {
             let sent = Instant::now();
-            self.report().await.unwrap();
-            self.hold(batch).await.unwrap();
+            self.report(batch, &mut random).await.unwrap();
+            self.hold(held).await.unwrap();
             if sent >= begin {
                 latencies.push(sent.elapsed().as_micros() as u32);
             }
@@ -135,13 +139,20 @@ impl Session {
     }
 }
 
-/// Has `active` sessions report `batch` runs a message for so many seconds, while `idle` ones stay connected. Says `ready` when
-/// all are connected, and in the end: cycles, seconds, and latencies: median, p99, p99.9, the longest, in microseconds.
-pub(crate) fn load(address: &str, active: usize, idle: usize, batch: usize, seconds: f64) {
+/// Has `active` sessions, which hold so many leases each, report `batch` runs a message for so many seconds, while `idle` ones stay connected.
+/// Says `ready` when all are connected and hold theirs, and in the end: cycles, seconds, and latencies: median, p99, p99.9, the longest,
+/// in microseconds.
+pub(crate) fn load(address: &str, active: usize, idle: usize, held: usize, batch: usize, seconds: f64) {
     run(async move {
         let mut sessions = connect_all(address, active + idle).await;
         for session in sessions.split_off(active) {
             tokio::task::spawn_local(session.stay());
+        }
+        for session in &mut sessions {
+            session.want(held).await.unwrap();
+        }
+        for session in &mut sessions {
+            session.hold(held).await.unwrap();
         }
         ready().await;
         let begin = Instant::now() + WARM_UP;
@@ -191,7 +202,7 @@ pub(crate) fn herd(address: &str, clients: usize) {
 async fn report_again(address: &str, id: [u8; 16], known: [u8; 16], attempt: u64) -> io::Result<()> {
     let mut session = Session::connect(address, id, known, attempt).await?;
     session.hold(1).await?;
-    session.report().await?;
+    session.report(1, &mut Random(0)).await?;
     while session.answered == 0 {
         session.hear().await?;
     }

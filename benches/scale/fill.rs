@@ -143,10 +143,11 @@ fn take(workers: &mut [Worker], outputs: Vec<(ConnectionId, Output)>) {
 }
 
 /// A plain generator of numbers (`SplitMix64`, Steele et al., 2014): every directory is filled the same.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    /// A number below `bound`; 0 if that is 0.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -13,12 +13,13 @@
 //! | `sessions` | connects 10,000 idle sessions: memory of each; how much longer 1,000 active ones wait beside 9,000 idle ones |
 //! | `recovery` | starts on 10^7 tasks with 10^6 leases and a full journal, and on 10^8 tasks, every one of them touched |
 //! | `tasks` | throughput at 10^8 touched tasks beside that at 10^3 |
+//! | `leases` | throughput with 10^6 leases outstanding beside that with 10^3 |
 //! | `checkpoints` | how long reports wait at most with checkpoints and without |
 //! | `disk` | works until 50 million runs are done; the disk beside the state |
 //! | `herd` | 5,000 clients that hold a lease each return at once when the server starts again |
 //!
-//! Prints a table, a row for each bound; ends with 1 if one was not kept. Where two things are compared they take turns, and medians are
-//! taken of the rounds. In reading order: `parts` (what is measured), `clients` (sessions, in a process of their own), `server`
+//! Prints a table, a row for each bound; ends with 1 if one was not kept. Where two things are compared they take turns, and the median is
+//! taken of the rounds' ratios. In reading order: `parts` (what is measured), `clients` (sessions, in a process of their own), `server`
 //! (processes), `fill` (directories as they are after much work), `table` (what is printed).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -42,9 +43,10 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["clients", address, active, idle, batch, seconds] => {
+        ["clients", address, active, idle, held, batch, seconds] => {
             let number = |text: &str| text.parse().unwrap();
-            clients::load(address, number(active), number(idle), number(batch), seconds.parse().unwrap());
+            let seconds = seconds.parse().unwrap();
+            clients::load(address, number(active), number(idle), number(held), number(batch), seconds);
         }
         ["herd-of", clients, address] => clients::herd(address, clients.parse().unwrap()),
         ["fill", directory, tasks, leases] => {

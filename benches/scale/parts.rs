@@ -11,8 +11,8 @@ use crate::server::{Part, Server};
 use crate::table::Table;
 
 const MIB: f64 = 1024.0 * 1024.0;
-const ROUNDS: usize = 5;
-const SECONDS: &str = "3";
+const ROUNDS: usize = 9;
+const SECONDS: &str = "1.5";
 
 /// Tasks of a large campaign, and of the largest.
 const MANY: u32 = 10_000_000;
@@ -20,11 +20,12 @@ const MOST: u32 = 100_000_000;
 
 type Measure = fn(&mut Table);
 
-const PARTS: [(&str, Measure); 7] = [
+const PARTS: [(&str, Measure); 8] = [
     ("create", create),
     ("sessions", sessions),
     ("recovery", recovery),
     ("tasks", tasks),
+    ("leases", leases),
     ("checkpoints", checkpoints),
     ("disk", disk),
     ("herd", herd),
@@ -84,9 +85,15 @@ struct Measured {
 
 type Figure = fn(&Measured) -> f64;
 
+/// Sessions that report everything they hold in every message.
 fn load(server: &Server, active: usize, idle: usize, batch: usize, seconds: &str) -> Measured {
-    let words = [active, idle, batch].map(|number| number.to_string());
-    let mut clients = Part::start(&["clients", &server.address, &words[0], &words[1], &words[2], seconds]);
+    load_holding(server, active, idle, batch, batch, seconds)
+}
+
+fn load_holding(server: &Server, active: usize, idle: usize, held: usize, batch: usize, seconds: &str) -> Measured {
+    let words = [active, idle, held, batch].map(|number| number.to_string());
+    let [active, idle, held, batch] = &words;
+    let mut clients = Part::start(&["clients", &server.address, active, idle, held, batch, seconds]);
     assert_eq!(clients.line(), "ready");
     clients.go_on();
     let figures: Vec<f64> = clients.line().split(' ').map(|word| word.parse().unwrap()).collect();
@@ -98,7 +105,16 @@ fn load(server: &Server, active: usize, idle: usize, batch: usize, seconds: &str
 
 /// The middle of a figure over rounds.
 fn median(rounds: &[Measured], figure: Figure) -> f64 {
-    let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+    middle(rounds.iter().map(figure))
+}
+
+/// The middle of how often one's figure is the other's, round by round.
+fn ratio(one: &[Measured], other: &[Measured], figure: Figure) -> f64 {
+    middle(one.iter().zip(other).map(|(one, other)| figure(one) / figure(other)))
+}
+
+fn middle(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
@@ -113,7 +129,7 @@ fn sessions(table: &mut Table) {
     // What a server takes that has just worked is not the sessions'.
     load(&server, ACTIVE, 0, 1, "1");
     let before = server.memory();
-    let mut clients = Part::start(&["clients", &server.address, "0", &ALL.to_string(), "1", "0"]);
+    let mut clients = Part::start(&["clients", &server.address, "0", &ALL.to_string(), "1", "1", "0"]);
     assert_eq!(clients.line(), "ready");
     table.row("memory of each of 10000 idle sessions", (server.memory() - before) / ALL as f64 / 1_024.0, 8.0, "KiB");
     clients.go_on();
@@ -127,21 +143,30 @@ fn sessions(table: &mut Table) {
     }
     let figures: [(&str, Figure); 2] = [("p50", |one| one.p50), ("p99", |one| one.p99)];
     for (name, figure) in figures {
-        let (alone, beside) = (median(&alone, figure), median(&beside, figure));
-        table.note(&format!("{name} of 1000 sessions that work, alone"), format_args!("{alone:.1} ms"));
-        table.row(&format!("the same beside 9000 idle ones, {name}"), beside / alone, 1.3, "of that");
+        let what = format!("{name} of 1000 sessions that work, alone");
+        table.note(&what, format_args!("{:.1} ms", median(&alone, figure)));
+        table.row(&format!("the same beside 9000 idle ones, {name}"), ratio(&beside, &alone, figure), 1.3, "of that");
     }
 }
 
 /// How long a start takes.
 fn recovery(table: &mut Table) {
-    for (tasks, leases, most) in [(MANY, 1_000_000, 3.0), (MOST, 0, 20.0)] {
+    for (tasks, leases, starts, most) in [(MANY, 1_000_000, 7, 3.0), (MOST, 0, 3, 20.0)] {
         let directory = directory();
-        let data = directory.path().join("data");
+        let mut data = directory.path().join("data");
         fill(&data, tasks, leases);
+        let mut took = Vec::new();
+        for _ in 1..starts {
+            let server = Server::start(&data);
+            took.push(server.started.as_secs_f64());
+            data = server.kill();
+        }
         let server = Server::start(&data);
+        took.push(server.started.as_secs_f64());
+        took.sort_by(f64::total_cmp);
         let what = format!("start on {tasks} touched tasks and {leases} leases");
-        table.row(&what, server.started.as_secs_f64(), most, "s");
+        table.row(&what, took[took.len() / 2], most, "s");
+        table.note("the fastest and the slowest", format_args!("{:.2} s, {:.2} s", took[0], took[took.len() - 1]));
         table.note("pages and journal that it read", format_args!("{:.0} MiB", stored_bytes(&server.said) / MIB));
         if leases == 0 {
             let each = server.memory() / f64::from(tasks);
@@ -173,11 +198,44 @@ fn tasks(table: &mut Table) {
             at_few.push(load(&few, clients, 0, batch, SECONDS));
             at_most.push(load(&most, clients, 0, batch, SECONDS));
         }
-        let (at_few, at_most) = (median(&at_few, |one| one.rate), median(&at_most, |one| one.rate));
         let what = format!("{clients} sessions, {batch} runs a message, {tasks} tasks");
-        table.note(&what, format_args!("{at_few:.0} messages/s"));
-        table.row("the same divided by that of 100000000 touched tasks", at_few / at_most, 1.2, "times");
+        table.note(&what, format_args!("{:.0} messages/s", median(&at_few, |one| one.rate)));
+        let times = ratio(&at_few, &at_most, |one| one.rate);
+        table.row("the same divided by that of 100000000 touched tasks", times, 1.2, "times");
     }
+}
+
+/// How much slower it is when more leases are outstanding: others' leases, and such as may be reported next.
+fn leases(table: &mut Table) {
+    const SESSIONS: usize = 1_000;
+    let directory = directory();
+    let [few, many] = [1_000, 1_000_000].map(|leases| {
+        let data = directory.path().join(format!("l{leases}"));
+        fill(&data, MANY, leases);
+        Server::start(&data)
+    });
+    let (mut beside_few, mut beside_many) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        beside_few.push(load(&few, 64, 0, 1, SECONDS));
+        beside_many.push(load(&many, 64, 0, 1, SECONDS));
+    }
+    let rate = median(&beside_few, |one| one.rate);
+    table.note("64 sessions beside 1000 leases of others", format_args!("{rate:.0} messages/s"));
+    let times = ratio(&beside_few, &beside_many, |one| one.rate);
+    table.row("the same divided by that beside 1000000", times, 1.2, "times");
+    drop((few, many));
+
+    let server = Server::start(&directory.path().join("own"));
+    server.create(MANY, 1_000);
+    let (mut one_each, mut many_each) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        one_each.push(load_holding(&server, SESSIONS, 0, 1, 1, SECONDS));
+        many_each.push(load_holding(&server, SESSIONS, 0, 1_000, 1, SECONDS));
+    }
+    let rate = median(&one_each, |one| one.rate);
+    table.note("1000 sessions with one lease each", format_args!("{rate:.0} messages/s"));
+    let times = ratio(&one_each, &many_each, |one| one.rate);
+    table.row("the same divided by that with 1000 leases each, reported in random order", times, 1.2, "times");
 }
 
 /// How long a report waits with checkpoints, and without.
