@@ -9,6 +9,7 @@ use super::campaign::first_level;
 use super::open::OpenTasks;
 use super::rows::{Lease, LeaseState, ReturnedRow};
 use super::{Campaign, Coordinator, Inconsistent};
+use crate::limits;
 use crate::types::{CampaignId, TaskIndex};
 
 impl Coordinator {
@@ -53,6 +54,9 @@ impl Coordinator {
         let mut leases = 0;
         let mut waiting = BTreeSet::new();
         for (slot, session) in self.sessions.iter() {
+            require(session.live.len() <= limits::LEASES_PER_SESSION_MAX as usize, || {
+                format!("session {slot} holds too many leases")
+            })?;
             let states = session.live.iter().map(|lease| (*lease, true));
             for (lease_slot, live) in states.chain(session.expired.iter().map(|lease| (*lease, false))) {
                 let lease = self.leases.get(lease_slot);

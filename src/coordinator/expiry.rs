@@ -39,8 +39,9 @@ impl Coordinator {
                 Some(Timer::Creation(id)) => self.creation_due(id),
             }
         }
+        let timed = self.timed();
         let Self { timers, leases, sessions, campaigns, options, .. } = self;
-        timers.sweep(leases.len() + 2 * sessions.len(), LOOKS_PER_ITEM * options.slice, |due, timer| match timer {
+        timers.sweep(timed, LOOKS_PER_ITEM * options.slice, |due, timer| match timer {
             Timer::Lease(id) => leases.id(id.slot) == *id && leases.get(id.slot).is_some(),
             Timer::Idle(slot, serial) => sessions.get(*slot).is_some_and(|session| session.serial == *serial),
             Timer::Released(slot, serial) => sessions
@@ -48,6 +49,11 @@ impl Coordinator {
                 .is_some_and(|session| session.serial == *serial && session.released_timer == Some(due)),
             Timer::Creation(id) => campaigns.get(id).is_some_and(|campaign| campaign.creation.is_some()),
         });
+    }
+
+    /// Timers that can be of use, about: one for each lease, two for each session.
+    pub(super) fn timed(&self) -> usize {
+        self.leases.len() + 2 * self.sessions.len()
     }
 
     /// Looks at a lease when it may be due.

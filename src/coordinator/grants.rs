@@ -125,8 +125,11 @@ impl Coordinator {
         })
     }
 
-    /// Sends as many grants as one message has room for, describing campaigns that this connection has not heard of.
-    pub(super) fn send_grants(&mut self, slot: u32, grants: Vec<Grant>, resent: bool) {
+    /// Sends grants, as many as one message has room for at most, describing campaigns that this connection has not heard of.
+    pub(super) fn send_grants(&mut self, slot: u32, mut grants: Vec<Grant>, resent: bool) {
+        debug_assert!((1..=limits::GRANTS_PER_MESSAGE_MAX).contains(&grants.len()), "{} grants", grants.len());
+        // There may be fewer than there was room for, and they may wait for a slow reader.
+        grants.shrink_to_fit();
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(connection) = session.connection else { return };
         if session.announced.len() > self.campaigns.len() {

@@ -200,7 +200,7 @@ impl Coordinator {
 
     /// When [`Command::Advance`] is due at the latest; `None` while nothing will ever be.
     pub fn next_deadline(&self) -> Option<Tick> {
-        if self.waiting.is_marked() || !self.sweeps.is_empty() || self.timers.is_sweeping() {
+        if self.waiting.is_marked() || !self.sweeps.is_empty() || self.timers.are_many(self.timed()) {
             return Some(self.now);
         }
         self.timers.next()

@@ -70,6 +70,9 @@ impl<T> Slots<T> {
     }
 }
 
+/// Slots that an empty set keeps memory for.
+const KEPT: usize = 64;
+
 /// Slots in ascending order, not more than a few thousand, in one stretch of memory: whoever has not looked at them for a while finds them
 /// with fewer waits for memory than in a tree.
 #[derive(Clone, Debug, Default)]
@@ -88,14 +91,23 @@ impl SlotSet {
 
     /// Adds a slot; says whether it was not there.
     pub(super) fn insert(&mut self, slot: u32) -> bool {
-        let missing = self.0.binary_search(&slot).map_err(|place| self.0.insert(place, slot));
-        missing.is_err()
+        match self.0.binary_search(&slot) {
+            Ok(_) => false,
+            Err(place) => {
+                self.0.insert(place, slot);
+                true
+            }
+        }
     }
 
     /// Takes a slot out; says whether it was there.
     pub(super) fn remove(&mut self, slot: u32) -> bool {
-        let found = self.0.binary_search(&slot).map(|place| self.0.remove(place));
-        found.is_ok()
+        let Ok(place) = self.0.binary_search(&slot) else { return false };
+        self.0.remove(place);
+        if self.0.is_empty() && self.0.capacity() > KEPT {
+            self.0 = Vec::new();
+        }
+        true
     }
 
     /// All of them.
@@ -122,6 +134,17 @@ mod tests {
             }
             assert!(set.iter().eq(&expected), "{set:?} is not {expected:?}");
             assert_eq!((set.len(), set.is_empty()), (expected.len(), expected.is_empty()));
+        }
+    }
+
+    #[test]
+    fn an_empty_set_keeps_little_memory() {
+        let mut set = SlotSet::default();
+        for most in [KEPT as u32, 1_024] {
+            assert!((0..most).all(|slot| set.insert(slot)));
+            assert!((0..most).all(|slot| set.remove(slot)));
+            assert_eq!(set.0.capacity() > 0, most == KEPT as u32, "{most}");
+            assert!(set.0.capacity() <= KEPT);
         }
     }
 }

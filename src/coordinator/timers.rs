@@ -48,10 +48,15 @@ impl Timers {
         heap.pop().map(|(_, timer)| timer)
     }
 
+    /// Whether entries are to be swept out now: there are many more than the `wanted` that could be of use, or a sweep is to go on.
+    pub(super) fn are_many(&self, wanted: usize) -> bool {
+        self.is_sweeping() || self.heap.0.len() > 2 * wanted + 1_024
+    }
+
     /// Drops entries that `keep` does not want, if there are many more than the `wanted` that could be of use; looks at `most` of them
     /// at a time. The work is paid for by the pushes since the last time.
     pub(super) fn sweep(&mut self, wanted: usize, most: usize, mut keep: impl FnMut(Tick, &Timer) -> bool) {
-        if !self.is_sweeping() && self.heap.0.len() > 2 * wanted + 1_024 {
+        if !self.is_sweeping() && self.are_many(wanted) {
             std::mem::swap(&mut self.heap, &mut self.swept);
         }
         for _ in 0..most {
@@ -66,8 +71,7 @@ impl Timers {
         }
     }
 
-    /// Whether a sweep is to go on.
-    pub(super) fn is_sweeping(&self) -> bool {
+    fn is_sweeping(&self) -> bool {
         !self.swept.0.is_empty()
     }
 

@@ -13,8 +13,6 @@
 //! are not cut by campaign. **Invariant.** A kind's byte is never used for anything else, in any format.
 //! Tested in this file.
 
-use std::hash::{Hash, Hasher};
-
 use crate::types::{CampaignId, TaskIndex};
 
 /// What a record is.
@@ -99,7 +97,7 @@ pub(super) const TABLES: [Table; 8] = [
 ];
 
 /// Names a page, or (with the index of a map row as `number`) a row of the map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     /// Which table.
     pub(super) table: Table,
@@ -107,13 +105,6 @@ pub(super) struct Place {
     pub(super) campaign: u32,
     /// Which page of it, from 0.
     pub(super) number: u32,
-}
-
-impl Hash for Place {
-    /// As one number, which few others are: campaigns are not many.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(u64::from(self.campaign) << 35 | u64::from(self.number) << 3 | (self.table as u64 - 1));
-    }
 }
 
 /// Bytes of the key of a page or a map row.

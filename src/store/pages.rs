@@ -11,11 +11,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::ops::Range;
 
 use super::keys::{Place, Table};
-use crate::coordinator::command::OwnNumbers;
 use crate::coordinator::rows::{CLEAR_TASKS_UNIT, RowKey};
 use crate::types::{CampaignId, TaskIndex};
 
@@ -198,7 +196,7 @@ fn position(page: Place) -> (Place, usize, u8) {
 /// Pages that have changed since they were stored, ordered by the journal record that first changed them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DirtyPages {
-    since: HashMap<Place, u64, BuildHasherDefault<OwnNumbers>>,
+    since: HashMap<Place, u64>,
     /// Entries of pages that were cleaned meanwhile stay behind until they are reached.
     queue: VecDeque<(u64, Place)>,
     /// The one that was named last, while it is dirty: a commit names rows in order, so those of one page together.
@@ -235,8 +233,14 @@ impl DirtyPages {
     /// Forgets the pages of a stretch: their rows are gone.
     pub(super) fn forget(&mut self, pages: &Range<Place>) {
         self.latest = None;
-        for number in pages.start.number..pages.end.number {
-            self.since.remove(&Place { number, ..pages.start });
+        let numbers = pages.start.number..pages.end.number;
+        if numbers.len() < self.since.capacity() {
+            for number in numbers {
+                self.since.remove(&Place { number, ..pages.start });
+            }
+        } else {
+            // A damaged journal may speak of stretches of any length.
+            self.since.retain(|page, _| !pages.contains(page));
         }
     }
 
@@ -410,5 +414,28 @@ mod tests {
         assert_eq!(dirty.take_oldest(), Some(page(2)));
         assert_eq!(dirty.take_oldest(), None);
         assert_eq!(dirty.oldest(), None);
+    }
+
+    #[test]
+    fn a_stretch_of_any_length_is_forgotten_and_nothing_else() {
+        let page = |campaign, number| Place { table: Table::Tasks, campaign, number };
+        let last = u32::MAX / rows_per_page(Table::Tasks);
+        for (first, tasks, kept) in [
+            // A few pages, looked up one by one; more than are dirty; all that there can be.
+            (CLEAR_TASKS_UNIT, CLEAR_TASKS_UNIT, vec![0, 511, 1_024, last]),
+            (CLEAR_TASKS_UNIT, 1 << 30, vec![0, 511, last]),
+            (0, u32::MAX - (CLEAR_TASKS_UNIT - 1), vec![last]),
+        ] {
+            let mut dirty = DirtyPages::default();
+            let others = (0..2_000).map(|number| page(2, number));
+            let pages = [0, 511, 512, 1_023, 1_024, last].map(|number| page(1, number));
+            for (record, page) in (1..).zip(pages.into_iter().chain(others.clone())) {
+                dirty.mark(page, record);
+            }
+            dirty.forget(&pages_of_tasks(CampaignId(1), TaskIndex(first), tasks));
+            let left: Vec<Place> = std::iter::from_fn(|| dirty.take_oldest()).collect();
+            let expected: Vec<Place> = kept.into_iter().map(|number| page(1, number)).chain(others).collect();
+            assert_eq!(left, expected, "{tasks} tasks from {first} on");
+        }
     }
 }

@@ -7,6 +7,7 @@
 use super::*;
 use crate::coordinator::Inconsistent;
 use crate::coordinator::rows::{LeaseState, ReturnedRow};
+use crate::limits;
 use crate::types::{CampaignId, TaskIndex};
 
 const NUMBERED: CampaignId = CampaignId(1);
@@ -101,6 +102,10 @@ fn sessions_and_their_leases_agree() {
                 session(all, 0).expired.push_back(0);
             },
         ],
+    );
+    noticed(
+        "session 0 holds too many leases",
+        &[|all| assert!((0..limits::LEASES_PER_SESSION_MAX).all(|slot| session(all, 0).live.insert(100 + slot)))],
     );
     noticed("session 1 keeps too many expired leases", &[|all| all.options.expired_per_session_max = 0]);
     noticed(

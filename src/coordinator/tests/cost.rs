@@ -112,7 +112,7 @@ fn timers_are_bounded_by_what_they_stand_for() {
     let mut lease = grants(&world.want(1, 1, 1, &[]), 1)[0].lease;
     for number in 1..=10_000 {
         lease = grants(&world.done(1, number, lease, 1), 1)[0].lease;
-        world.apply(Command::Advance);
+        world.settle();
         assert!(world.coordinator.timers.len() <= 1_030, "{} timers for one lease", world.coordinator.timers.len());
     }
 }
@@ -129,7 +129,7 @@ fn timers_of_many_sessions_and_leases_are_bounded_by_their_sum() {
     let mut lease = grants(&world.want(1, 6, 1, &[]), 1)[0].lease;
     for number in 1..=4_000 {
         lease = grants(&world.done(1, number, lease, 1), 1)[0].lease;
-        world.apply(Command::Advance);
+        world.settle();
         assert!(world.coordinator.timers.len() <= 1_310, "{} timers for 101 leases", world.coordinator.timers.len());
     }
 }
@@ -197,7 +197,7 @@ fn delays_that_shorter_ones_overtake_leave_no_timers_behind() {
             let lease = lend(&mut world, client);
             world.release(client, 8 + 2 * round, lease);
         }
-        world.apply(Command::Advance);
+        world.settle();
         let timers = world.coordinator.timers.len();
         assert!(timers <= 1_300, "{timers} timers for 40 sessions after {round} rounds");
         world.pass(1_000);
@@ -217,7 +217,7 @@ fn sessions_that_come_and_go_leave_no_timers_behind() {
         world.hello(2 * round, 1, 1, InstanceId::NONE);
         world.want(2 * round, 1, 1, &[]);
         // Its predecessors were in the same slot.
-        world.apply(Command::Advance);
+        world.settle();
         assert!(world.coordinator.timers.len() <= 1_030, "{} timers for one session", world.coordinator.timers.len());
         world.disconnect(2 * round);
         world.hello(2 * round + 1, 1, 2, INSTANCE);
@@ -247,7 +247,7 @@ fn what_is_still_to_come_is_not_swept_out_with_what_is_over() {
         lease = grants(&world.done(4, number, lease, 1), 4)[0].lease;
     }
     world.apply(Command::Goodbye { connection: ConnectionId(4) });
-    world.apply(Command::Advance);
+    world.settle();
     assert_eq!(world.coordinator.timers.len(), 4, "one for each that is still to come");
     assert_eq!(grants(&world.pass(1_000), 2).len(), 1);
     world.now = 2_999;

@@ -59,12 +59,15 @@ fn a_counted_campaign_from_first_grant_to_finished() {
 
 #[test]
 fn many_grants_go_out_in_messages_of_bounded_length() {
-    /// How many grants each message to a connection has, and whether the first describes their campaign and no other does.
+    /// How many grants each message to a connection has, and how many campaigns it describes.
     fn messages(outputs: &[(u64, Output)], to: u64) -> Vec<(usize, usize)> {
         let to_it = outputs.iter().filter(|(connection, _)| *connection == to);
         to_it
             .filter_map(|(_, output)| match output {
-                Output::Grants { grants, campaigns, .. } => Some((grants.len(), campaigns.len())),
+                Output::Grants { grants, campaigns, .. } => {
+                    assert_eq!(grants.capacity(), grants.len(), "no more memory than an outbox counts");
+                    Some((grants.len(), campaigns.len()))
+                }
                 _ => None,
             })
             .collect()
@@ -79,9 +82,9 @@ fn many_grants_go_out_in_messages_of_bounded_length() {
     let outputs = world.hello(2, 1, 2, INSTANCE);
     assert_eq!(messages(&outputs, 2), [(MOST, 1), (MOST, 0), (1, 0)], "as often as they are sent again");
     assert_eq!(grants(&outputs, 2), held);
-    // What is left fills a message to the last place, and no empty one follows.
     let outputs = world.want(2, 4 * MOST as u32, 1, &[]);
-    assert_eq!(messages(&outputs, 2), [(MOST - 1, 0)]);
+    assert_eq!(messages(&outputs, 2), [(MOST - 1, 0)], "all that was left");
+    // What comes back fills a message to the last place, and no empty one follows.
     world.hello(3, 2, 1, InstanceId::NONE);
     world.want(2, 0, 1, &[]);
     let requests = held[..MOST].iter().map(|grant| Request::Release { lease: grant.lease }).collect();
