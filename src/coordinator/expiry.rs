@@ -51,9 +51,9 @@ impl Coordinator {
         });
     }
 
-    /// Timers that can be of use, about: one for each lease, two for each session.
+    /// How many timers can be of use at most: one for each lease, two for each session, one for a campaign while it is created.
     pub(super) fn timed(&self) -> usize {
-        self.leases.len() + 2 * self.sessions.len()
+        self.leases.len() + 2 * self.sessions.len() + self.campaigns.len()
     }
 
     /// Looks at a lease when it may be due.

@@ -48,7 +48,8 @@ impl Timers {
         heap.pop().map(|(_, timer)| timer)
     }
 
-    /// Whether entries are to be swept out now: there are many more than the `wanted` that could be of use, or a sweep is to go on.
+    /// Whether entries are to be swept out now: there are many more than the `wanted` that could be of use at most (so never right after a
+    /// sweep), or a sweep is to go on.
     pub(super) fn are_many(&self, wanted: usize) -> bool {
         self.is_sweeping() || self.heap.0.len() > 2 * wanted + 1_024
     }
