@@ -75,7 +75,7 @@ const KEPT: usize = 64;
 
 /// Slots in ascending order, not more than a few thousand, in one stretch of memory: whoever has not looked at them for a while finds them
 /// with fewer waits for memory than in a tree.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct SlotSet(Vec<u32>);
 
 impl SlotSet {

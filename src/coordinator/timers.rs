@@ -5,7 +5,7 @@
 //! about twice as large as what it stands for, and with what comes while it is swept three times. A million leases have millions of
 //! entries, so that takes many slices: what is swept is a heap of its own, which gets shorter from its end and stays a heap.
 //!
-//! Tested in this file; that the heap stays short with a clock that only stands still, in `tests/cost.rs`.
+//! Tested in this file; that the heap stays short while nothing is due, in `tests/cost.rs`.
 
 use crate::types::{CampaignId, LeaseId, Tick};
 
