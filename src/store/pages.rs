@@ -9,8 +9,7 @@
 //!
 //! Tested in this file (the longest rows fit) and by the ledger's histories.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::keys::{Place, Table};
@@ -196,8 +195,10 @@ fn position(page: Place) -> (Place, usize, u8) {
 /// Pages that have changed since they were stored, ordered by the journal record that first changed them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DirtyPages {
-    since: HashMap<Place, u64>,
-    /// Entries of pages that were cleaned meanwhile stay behind until they are reached.
+    /// A bit for each, as in the map: hundreds of thousands of pages are looked up without a wait for memory.
+    bits: BTreeMap<Place, [u8; MAP_BYTES]>,
+    /// Entries of pages that were forgotten stay behind until they are reached; should the page be dirty again by then, it is only
+    /// written sooner than it need be.
     queue: VecDeque<(u64, Place)>,
     /// The one that was named last, while it is dirty: a commit names rows in order, so those of one page together.
     latest: Option<Place>,
@@ -209,8 +210,10 @@ impl DirtyPages {
         if self.latest.replace(page) == Some(page) {
             return;
         }
-        if let Entry::Vacant(entry) = self.since.entry(page) {
-            entry.insert(record);
+        let (row, byte, bit) = position(page);
+        let bits = self.bits.entry(row).or_insert([0; MAP_BYTES]);
+        if bits[byte] & bit == 0 {
+            bits[byte] |= bit;
             self.queue.push_back((record, page));
         }
     }
@@ -219,34 +222,42 @@ impl DirtyPages {
     pub(super) fn take_oldest(&mut self) -> Option<Place> {
         self.skip_clean();
         let (_, page) = self.queue.pop_front()?;
-        self.latest = None;
-        self.since.remove(&page);
+        self.forget(&(page..Place { number: page.number + 1, ..page }));
         Some(page)
     }
 
-    /// The oldest journal record with a change that no stored page contains.
+    /// No journal record before this one has a change that no stored page contains.
     pub(super) fn oldest(&mut self) -> Option<u64> {
         self.skip_clean();
         self.queue.front().map(|(record, _)| *record)
     }
 
-    /// Forgets the pages of a stretch: their rows are gone.
+    /// Forgets the pages of a stretch: their rows are gone. However long it is, only what is dirty costs something.
     pub(super) fn forget(&mut self, pages: &Range<Place>) {
         self.latest = None;
-        let numbers = pages.start.number..pages.end.number;
-        if numbers.len() < self.since.capacity() {
-            for number in numbers {
-                self.since.remove(&Place { number, ..pages.start });
+        let first = Place { number: pages.start.number / PAGES_PER_MAP, ..pages.start };
+        let last = Place { number: pages.end.number / PAGES_PER_MAP, ..pages.end };
+        let mut clean = Vec::new();
+        for (row, bits) in self.bits.range_mut(first..=last) {
+            let start = row.number.saturating_mul(PAGES_PER_MAP);
+            let from = pages.start.number.saturating_sub(start).min(PAGES_PER_MAP);
+            let to = pages.end.number.saturating_sub(start).min(PAGES_PER_MAP);
+            for number in from..to {
+                bits[number as usize / 8] &= !(1 << (number % 8));
             }
-        } else {
-            // A damaged journal may speak of stretches of any length.
-            self.since.retain(|page, _| !pages.contains(page));
+            if bits.iter().all(|byte| *byte == 0) {
+                clean.push(*row);
+            }
+        }
+        for row in clean {
+            self.bits.remove(&row);
         }
     }
 
     fn skip_clean(&mut self) {
-        while let Some((record, page)) = self.queue.front() {
-            if self.since.get(page) == Some(record) {
+        while let Some((_, page)) = self.queue.front() {
+            let (row, byte, bit) = position(*page);
+            if self.bits.get(&row).is_some_and(|bits| bits[byte] & bit != 0) {
                 return;
             }
             self.queue.pop_front();
@@ -410,10 +421,11 @@ mod tests {
         assert_eq!(dirty.oldest(), Some(16), "it is dirty since the first");
         dirty.forget(&pages_of_tasks(CampaignId(1), TaskIndex(0), CLEAR_TASKS_UNIT));
         dirty.mark(page(2), 18);
-        assert_eq!(dirty.oldest(), Some(18), "even right after it was cleared");
+        assert_eq!(dirty.oldest(), Some(16), "right after it was cleared it may be written too soon, never too late");
         assert_eq!(dirty.take_oldest(), Some(page(2)));
         assert_eq!(dirty.take_oldest(), None);
         assert_eq!(dirty.oldest(), None);
+        assert!(dirty.bits.is_empty() && dirty.queue.is_empty(), "nothing is kept");
     }
 
     #[test]
