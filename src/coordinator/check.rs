@@ -57,11 +57,13 @@ impl Coordinator {
             require(session.live.len() <= limits::LEASES_PER_SESSION_MAX as usize, || {
                 format!("session {slot} holds too many leases")
             })?;
-            let states = session.live.iter().map(|lease| (*lease, true));
-            for (lease_slot, live) in states.chain(session.expired.iter().map(|lease| (*lease, false))) {
+            let live = session.live.iter().map(|(place, lease)| (Some(place), lease));
+            for (place, lease_slot) in live.chain(session.expired.iter().map(|lease| (None, *lease))) {
                 let lease = self.leases.get(lease_slot);
-                let fits =
-                    lease.is_some_and(|lease| lease.session == slot && (lease.state == LeaseState::Live) == live);
+                let known = place.is_none_or(|place| place == self.leases.place(lease_slot));
+                let fits = lease.is_some_and(|lease| {
+                    lease.session == slot && (lease.state == LeaseState::Live) == place.is_some() && known
+                });
                 require(fits, || format!("session {slot} and lease {lease_slot} disagree"))?;
                 leases += 1;
             }

@@ -93,7 +93,7 @@ impl Coordinator {
         self.touch(RowKey::Lease(slot));
         let Some(session) = self.sessions.get_mut(before.session) else { return };
         if before.state == LeaseState::Live {
-            session.live.remove(slot);
+            session.live.remove(self.leases.place(slot), slot);
             session.expired.push_back(slot);
             self.leases.may_be_forgotten(slot, session.origin.is_some());
         }

@@ -102,7 +102,7 @@ impl Coordinator {
         self.touch(RowKey::Lease(lease_id.slot));
         self.store_session(slot);
         if let Some(session) = self.sessions.get_mut(slot) {
-            session.live.insert(lease_id.slot);
+            self.leases.set_place(lease_id.slot, session.live.insert(lease_id.slot));
         }
         if own != 0
             && let Some(campaign) = self.campaigns.get_mut(&id)

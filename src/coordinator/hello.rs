@@ -88,7 +88,8 @@ impl Coordinator {
     /// Ends all leases of a session; their runs go back uncharged.
     pub(super) fn end_leases(&mut self, slot: u32) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let leases: Vec<u32> = session.live.iter().chain(&session.expired).copied().collect();
+        let mut leases = session.live.sorted();
+        leases.extend(&session.expired);
         for lease_slot in leases {
             if let Some(lease) = self.leases.get(lease_slot).copied() {
                 self.return_runs(&lease);
@@ -159,7 +160,7 @@ impl Coordinator {
         }
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.want.leases = 0;
-        let live: Vec<u32> = session.live.iter().copied().collect();
+        let live = session.live.sorted();
         let expired = session.expired.clone();
         let (through, refusals) = (session.row.processed, session.row.refusals.clone());
         let leases = live.len() as u32;

@@ -13,18 +13,27 @@
 //! expired, is not durable: after a restart every lease begins anew, and those that had expired are in order of their slots.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use super::rows::{Lease, LeaseRow, LeaseState};
 use crate::types::{LeaseId, Tick};
 
-/// A slot of the table.
+/// A slot of the table. There are millions, and a report touches any of them: it is as short as it can be.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    row: LeaseRow,
+    lease: Option<Lease>,
     granted: Tick,
-    /// Its key in [`Leases::expired`], while it is there.
-    expiry: Option<Expiry>,
+    generation: u32,
+    /// Of a live lease, among those of its session.
+    place: u32,
+}
+
+const _: () = assert!(size_of::<Slot>() == 48);
+
+impl Slot {
+    fn row(&self) -> LeaseRow {
+        LeaseRow { generation: self.generation, lease: self.lease }
+    }
 }
 
 /// Which leases that have ended are forgotten first: those of native sessions, then those whose holder must be
@@ -44,7 +53,9 @@ pub(super) struct Leases {
     held: usize,
     /// Slots of leases that are kept but not live, in the order in which they are forgotten when there is no room.
     expired: BTreeMap<Expiry, u32>,
-    expiries: u64,
+    /// The keys there.
+    expiries: HashMap<u32, Expiry>,
+    expiry: u64,
 }
 
 impl Leases {
@@ -61,16 +72,15 @@ impl Leases {
     /// Puts a lease into the lowest free slot, under a new id.
     pub(super) fn insert(&mut self, lease: Lease, now: Tick) -> LeaseId {
         let slot = self.free.pop().map(|Reverse(slot)| slot).unwrap_or_else(|| {
-            let row = LeaseRow { generation: 0, lease: None };
-            self.slots.push(Slot { row, granted: now, expiry: None });
+            self.slots.push(Slot { lease: None, granted: now, generation: 0, place: 0 });
             self.end() - 1
         });
         let entry = &mut self.slots[slot as usize];
-        entry.row.generation += 1;
-        entry.row.lease = Some(lease);
+        entry.generation += 1;
+        entry.lease = Some(lease);
         entry.granted = now;
         self.held += 1;
-        LeaseId { slot, generation: entry.row.generation }
+        LeaseId { slot, generation: entry.generation }
     }
 
     /// Puts a stored row back into the next slot. Every slot was used, so there are none without a row.
@@ -80,26 +90,26 @@ impl Leases {
         } else if row.generation < u32::MAX {
             self.free.push(Reverse(self.end()));
         }
-        self.slots.push(Slot { row, granted: now, expiry: None });
+        self.slots.push(Slot { lease: row.lease, granted: now, generation: row.generation, place: 0 });
     }
 
     /// Ends the lease in a slot. A slot whose generations are used up is never used again.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Lease> {
         let entry = self.slots.get_mut(slot as usize)?;
-        let lease = entry.row.lease.take()?;
+        let lease = entry.lease.take()?;
         self.held -= 1;
-        if let Some(expiry) = entry.expiry.take() {
-            self.expired.remove(&expiry);
-        }
-        if entry.row.generation < u32::MAX {
+        if entry.generation < u32::MAX {
             self.free.push(Reverse(slot));
+        }
+        if lease.state != LeaseState::Live {
+            self.may_not_be_forgotten(slot);
         }
         Some(lease)
     }
 
     /// Ends the lease in a slot and keeps it, for a late report; returns it as it was.
     pub(super) fn expire(&mut self, slot: u32, state: LeaseState) -> Option<Lease> {
-        let lease = self.slots.get_mut(slot as usize)?.row.lease.as_mut()?;
+        let lease = self.get_mut(slot)?;
         let before = *lease;
         lease.state = state;
         lease.own = 0;
@@ -109,21 +119,37 @@ impl Leases {
     /// Makes a lease that had expired live again, with so many runs.
     pub(super) fn revive(&mut self, slot: u32, runs: u32, now: Tick) {
         let Some(entry) = self.slots.get_mut(slot as usize) else { return };
-        let Some(lease) = &mut entry.row.lease else { return };
+        let Some(lease) = &mut entry.lease else { return };
         lease.state = LeaseState::Live;
         lease.runs = runs;
         entry.granted = now;
-        if let Some(expiry) = entry.expiry.take() {
-            self.expired.remove(&expiry);
+        self.may_not_be_forgotten(slot);
+    }
+
+    /// The place of a live lease among those of its session.
+    pub(super) fn place(&self, slot: u32) -> u32 {
+        self.slots.get(slot as usize).map_or(0, |slot| slot.place)
+    }
+
+    /// Notes it.
+    pub(super) fn set_place(&mut self, slot: u32, place: u32) {
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.place = place;
         }
     }
 
     /// Lets a lease that has just ended be forgotten when its place is needed.
     pub(super) fn may_be_forgotten(&mut self, slot: u32, origin: bool) {
-        self.expiries += 1;
-        let expiry = Expiry { origin, number: self.expiries };
+        self.expiry += 1;
+        let expiry = Expiry { origin, number: self.expiry };
         self.expired.insert(expiry, slot);
-        self.slots[slot as usize].expiry = Some(expiry);
+        self.expiries.insert(slot, expiry);
+    }
+
+    fn may_not_be_forgotten(&mut self, slot: u32) {
+        if let Some(expiry) = self.expiries.remove(&slot) {
+            self.expired.remove(&expiry);
+        }
     }
 
     /// The slot of the lease that is forgotten first when there is no room.
@@ -138,22 +164,22 @@ impl Leases {
 
     /// The lease in a slot.
     pub(super) fn get(&self, slot: u32) -> Option<&Lease> {
-        self.slots.get(slot as usize)?.row.lease.as_ref()
+        self.slots.get(slot as usize)?.lease.as_ref()
     }
 
     /// The lease in a slot, to be changed.
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Lease> {
-        self.slots.get_mut(slot as usize)?.row.lease.as_mut()
+        self.slots.get_mut(slot as usize)?.lease.as_mut()
     }
 
     /// The stored row of a slot, if it was ever used.
     pub(super) fn row(&self, slot: u32) -> Option<LeaseRow> {
-        self.slots.get(slot as usize).map(|slot| slot.row)
+        self.slots.get(slot as usize).map(Slot::row)
     }
 
     /// The id of the lease in a slot.
     pub(super) fn id(&self, slot: u32) -> LeaseId {
-        LeaseId { slot, generation: self.slots.get(slot as usize).map_or(0, |slot| slot.row.generation) }
+        LeaseId { slot, generation: self.slots.get(slot as usize).map_or(0, |slot| slot.generation) }
     }
 
     /// When the lease in a slot was granted, in this process.
@@ -163,6 +189,6 @@ impl Leases {
 
     /// All leases in order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Lease)> {
-        self.slots.iter().enumerate().filter_map(|(slot, entry)| Some((slot as u32, entry.row.lease.as_ref()?)))
+        self.slots.iter().enumerate().filter_map(|(slot, entry)| Some((slot as u32, entry.lease.as_ref()?)))
     }
 }

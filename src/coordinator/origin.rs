@@ -174,7 +174,7 @@ impl Coordinator {
         self.touch(RowKey::Lease(lease_slot));
         if let Some(session) = self.sessions.get_mut(lease.session) {
             session.expired.retain(|expired| *expired != lease_slot);
-            session.live.insert(lease_slot);
+            self.leases.set_place(lease_slot, session.live.insert(lease_slot));
         }
         self.watch_lease(self.leases.id(lease_slot));
         true

@@ -70,11 +70,12 @@ impl Coordinator {
 
     /// The same when its place in the table is wanted at once.
     pub(super) fn drop_lease(&mut self, slot: u32) {
+        let place = self.leases.place(slot);
         let Some(lease) = self.leases.remove(slot) else { return };
         self.touch(RowKey::Lease(slot));
         let Some(session) = self.sessions.get_mut(lease.session) else { return };
         if lease.state == LeaseState::Live {
-            session.live.remove(slot);
+            session.live.remove(place, slot);
         } else {
             session.expired.retain(|expired| *expired != slot);
         }

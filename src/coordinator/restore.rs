@@ -304,13 +304,12 @@ impl Coordinator {
                 return Err(wrong("is a second one of its task on a connection of the origin's dialect"));
             }
             match lease.state {
-                LeaseState::Live => session.live.insert(slot),
+                LeaseState::Live => self.leases.set_place(slot, session.live.insert(slot)),
                 LeaseState::Expired | LeaseState::Gone => {
                     session.expired.push_back(slot);
                     self.leases.may_be_forgotten(slot, session.origin.is_some());
-                    true
                 }
-            };
+            }
             let campaign = self.campaigns.get_mut(&lease.campaign).filter(|campaign| lease.task.0 < campaign.count());
             if let Some(campaign) = &campaign
                 && campaign.numbered()

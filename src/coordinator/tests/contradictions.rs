@@ -92,25 +92,26 @@ fn sessions_and_their_leases_agree() {
             |all| lease(all, 1).state = LeaseState::Live,
         ],
     );
-    noticed("session 0 and lease 99 disagree", &[|all| assert!(session(all, 0).live.insert(99))]);
+    noticed("session 0 and lease 99 disagree", &[|all| assert_eq!(session(all, 0).live.insert(99), 1)]);
     noticed(
         "session 0 and lease 0 disagree",
         &[
             |all| lease(all, 0).session = 1,
+            |all| all.leases.set_place(0, 1),
             |all| {
-                session(all, 0).live.remove(0);
+                assert!(session(all, 0).live.remove(0, 0));
                 session(all, 0).expired.push_back(0);
             },
         ],
     );
     noticed(
         "session 0 holds too many leases",
-        &[|all| assert!((0..limits::LEASES_PER_SESSION_MAX).all(|slot| session(all, 0).live.insert(100 + slot)))],
+        &[|all| assert!((0..limits::LEASES_PER_SESSION_MAX).all(|slot| session(all, 0).live.insert(100 + slot) > 0))],
     );
     noticed("session 1 keeps too many expired leases", &[|all| all.options.expired_per_session_max = 0]);
     noticed(
         "a lease that its session does not know",
-        &[|all| assert!(session(all, 0).live.remove(0)), |all| session(all, 1).expired.clear()],
+        &[|all| assert!(session(all, 0).live.remove(0, 0)), |all| session(all, 1).expired.clear()],
     );
     noticed(
         "the queues of those that wait",
