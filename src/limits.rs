@@ -104,8 +104,6 @@ pub const REQUESTS_PER_MESSAGE_MAX: usize = 1_024;
 pub const REQUESTS_PER_COMMIT_MAX: usize = 4_000;
 /// A group commit of so many requests is large: other messages are decided on while it is written.
 pub const LARGE_COMMIT_REQUESTS: usize = 512;
-/// Unless its messages have fewer than so many on average: being woken by such a message takes longer than deciding on it.
-pub const LARGE_COMMIT_REQUESTS_PER_MESSAGE: usize = 8;
 /// About how many bytes of commands go into one group commit.
 pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -5,6 +5,7 @@
 //! connections, work or counts. Tested by `tests/server_process.rs`, which runs the real program.
 
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,9 +72,9 @@ pub struct ServeArguments {
     /// For tests: when pages are written, see `Pace`
     #[arg(long, value_name = "BYTES,RECORDS,RECORD_BYTES", value_parser = pace, hide = true)]
     pace: Option<Pace>,
-    /// For tests: which commits are large, see `Turns`
-    #[arg(long, value_name = "REQUESTS,REQUESTS_PER_MESSAGE", value_parser = large_commits, hide = true)]
-    large_commits: Option<Turns>,
+    /// For tests: commits of how many requests are large, see `Turns`
+    #[arg(long, value_name = "REQUESTS", hide = true)]
+    large_commits: Option<NonZero<usize>>,
     /// How log lines on stderr look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
@@ -106,7 +107,9 @@ impl ServeArguments {
             origin_idle: self.origin_idle,
             drain: self.drain,
             pace: self.pace.unwrap_or_default(),
-            turns: self.large_commits.unwrap_or_default(),
+            turns: self
+                .large_commits
+                .map_or_else(Turns::default, |requests| Turns { large_requests: requests.get(), ..Turns::default() }),
             bounds: Bounds {
                 commit: self.disk_timeout,
                 opening: self.disk_timeout.saturating_mul(limits::OPENING_COMMITS),
@@ -120,11 +123,6 @@ impl ServeArguments {
 fn pace(text: &str) -> Result<Pace, String> {
     let [bytes, records, record_bytes] = numbers(text).ok_or("three numbers are needed")?;
     Ok(Pace { bytes: bytes as usize, records: records.into(), record_bytes: record_bytes as usize })
-}
-
-fn large_commits(text: &str) -> Result<Turns, String> {
-    let [requests, per_message] = numbers(text).ok_or("two numbers are needed")?.map(|number| number as usize);
-    Ok(Turns { large_requests: requests, large_requests_per_message: per_message, ..Turns::default() })
 }
 
 /// Exactly so many numbers, with commas between.

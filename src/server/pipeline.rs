@@ -14,7 +14,7 @@
 //!   turn 2:                  ╰ apply … apply            ╯         ▶ apply ▶ begin ▶ …
 //! ```
 //!
-//! What is large pays for being handed over and for being woken by every message: many requests, and not by one and one.
+//! What is large pays for being handed over and for being woken by every message.
 //!
 //! **Invariants**
 //! - Nothing leaves before the commit that contains its cause has returned; if it fails, nothing leaves at all and the
@@ -42,9 +42,7 @@ use super::outbox::Outbox;
 use super::watchdog::CommitGauge;
 use crate::coordinator::command::{Command, Step, TextChange};
 use crate::coordinator::rows::Changed;
-use crate::limits::{
-    CLOCK_LOOK_MS, COMMIT_BYTES_MAX, LARGE_COMMIT_REQUESTS, LARGE_COMMIT_REQUESTS_PER_MESSAGE, REQUESTS_PER_COMMIT_MAX,
-};
+use crate::limits::{CLOCK_LOOK_MS, COMMIT_BYTES_MAX, LARGE_COMMIT_REQUESTS, REQUESTS_PER_COMMIT_MAX};
 use crate::types::{ConnectionId, Tick};
 
 /// The state machine, as far as the pipeline needs it: [`crate::coordinator::Coordinator`].
@@ -76,19 +74,13 @@ pub(crate) trait Journal<M> {
 pub struct Turns {
     /// Requests in one turn at most, at least one message.
     pub requests_max: usize,
-    /// A turn of so many requests is large…
+    /// A turn of so many requests is large.
     pub large_requests: usize,
-    /// … if there are so many in a message on average.
-    pub large_requests_per_message: usize,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self {
-            requests_max: REQUESTS_PER_COMMIT_MAX,
-            large_requests: LARGE_COMMIT_REQUESTS,
-            large_requests_per_message: LARGE_COMMIT_REQUESTS_PER_MESSAGE,
-        }
+        Self { requests_max: REQUESTS_PER_COMMIT_MAX, large_requests: LARGE_COMMIT_REQUESTS }
     }
 }
 
@@ -425,7 +417,6 @@ impl Work {
     /// Whether it pays to decide on something else while it is written.
     fn is_large(&self, turns: &Turns) -> bool {
         self.weight.requests >= turns.large_requests
-            && self.weight.requests >= self.taken * turns.large_requests_per_message
     }
 }
 
@@ -672,10 +663,14 @@ mod tests {
             rig
         }
 
+        /// From now on no commit is large: a turn takes in what fits.
+        fn small(&mut self) {
+            self.pipeline.links.turns.large_requests = usize::MAX;
+        }
+
         /// From now on every commit is large, and this many messages are heard while the next ones are written.
         fn large(&mut self, hears: usize) {
             self.pipeline.links.turns.large_requests = 1;
-            self.pipeline.links.turns.large_requests_per_message = 0;
             self.pipeline.committer.hears = hears;
         }
 
@@ -763,6 +758,17 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_ends_when_it_is_large_however_small_its_messages_are() {
+        let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.turn();
+        (0..=LARGE_COMMIT_REQUESTS as u64).for_each(|number| rig.say(0, number, 1));
+        rig.pipeline.committer.hears = 1;
+        let diary = rig.turn();
+        let expected = [format!("begin {LARGE_COMMIT_REQUESTS}"), format!("apply {LARGE_COMMIT_REQUESTS}")];
+        assert_eq!(diary[LARGE_COMMIT_REQUESTS..LARGE_COMMIT_REQUESTS + 2], expected);
+    }
+
+    #[test]
     fn what_changes_nothing_waits_for_the_commit_that_it_has_seen() {
         let mut rig = Rig::with_large_commits(2, 1);
         rig.say(0, 10, 1);
@@ -814,6 +820,7 @@ mod tests {
     #[test]
     fn a_turn_takes_no_more_than_fits_one_commit_and_leaves_the_rest() {
         let mut rig = Rig::new(1, None, &[(0, false)]);
+        rig.small();
         (0..=REQUESTS_PER_COMMIT_MAX as u64).for_each(|number| rig.say(0, number, 1));
         // The first turn also takes in the peer itself, which weighs as much as a request.
         let first = rig.turn();
@@ -854,6 +861,7 @@ mod tests {
 
         // A heartbeat that waits behind more than one commit's worth of messages still comes first.
         let mut rig = Rig::new(1, deadline, &[(100, false), (101, false)]);
+        rig.small();
         (0..REQUESTS_PER_COMMIT_MAX as u64).for_each(|number| rig.say(0, number, 1));
         rig.heartbeat(0);
         let diary = [rig.turn(), rig.turn(), rig.turn()].concat();
@@ -864,6 +872,7 @@ mod tests {
     #[test]
     fn a_flood_cannot_hold_time_back() {
         let mut rig = Rig::new(1, Some(Tick(100)), &[(100, false)]);
+        rig.small();
         let flood = |rig: &Rig| (0..2 * REQUESTS_PER_COMMIT_MAX as u64).for_each(|number| rig.say(0, number, 0));
         flood(&rig);
         let mut diary = Vec::new();

@@ -83,8 +83,7 @@ pub(super) struct Shape {
 }
 
 /// Every commit is written by another thread.
-const LARGE: Turns =
-    Turns { requests_max: limits::REQUESTS_PER_COMMIT_MAX, large_requests: 1, large_requests_per_message: 0 };
+const LARGE: Turns = Turns { requests_max: limits::REQUESTS_PER_COMMIT_MAX, large_requests: 1 };
 /// And little is decided meanwhile.
 const LARGE_AND_FEW: Turns = Turns { requests_max: 3, ..LARGE };
 

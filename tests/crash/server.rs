@@ -31,7 +31,7 @@ pub(crate) const BECOME: &str = "become";
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every commit is written while the next is decided on.
-const ALL_LARGE: [&str; 2] = ["--large-commits", "1,0"];
+const ALL_LARGE: [&str; 2] = ["--large-commits", "1"];
 
 /// How often something is looked at that cannot be waited for.
 pub(crate) const LOOK: Duration = Duration::from_millis(2);

@@ -29,7 +29,7 @@ const DISK_TIMEOUT: &str = "6s";
 const PACE: &str = "12000,24,150";
 
 /// Every commit is written while the next is decided on.
-const ALL_LARGE: [&str; 2] = ["--large-commits", "1,0"];
+const ALL_LARGE: [&str; 2] = ["--large-commits", "1"];
 
 const LOOK: Duration = Duration::from_millis(1);
 
