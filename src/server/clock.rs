@@ -25,8 +25,11 @@ pub(crate) struct Look {
 
 /// Something that can be looked at for the time; tests hand in their own.
 pub(crate) trait Time {
-    /// The present.
+    /// The present. If more time went by than a running process lets go by, this is the one look that is told.
     fn look(&mut self) -> Look;
+
+    /// The present without a look: what a look would say, which is yet to come.
+    fn glance(&self) -> Tick;
 }
 
 /// The process's clock. It starts at tick zero when it is made.
@@ -42,12 +45,20 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self { start: Instant::now(), steps: Steps::default() }
     }
+
+    fn elapsed_ms(&self) -> u64 {
+        // More milliseconds than fit 64 bits are half a billion years.
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Time for Clock {
     fn look(&mut self) -> Look {
-        // More milliseconds than fit 64 bits are half a billion years.
-        self.steps.look(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.steps.look(self.elapsed_ms())
+    }
+
+    fn glance(&self) -> Tick {
+        self.steps.glance(self.elapsed_ms())
     }
 }
 
@@ -62,9 +73,15 @@ impl Steps {
     /// `elapsed_ms` is the time since the start as the operating system has it.
     pub(crate) fn look(&mut self, elapsed_ms: u64) -> Look {
         let gap = elapsed_ms.saturating_sub(self.seen_ms);
+        self.tick = self.glance(elapsed_ms).0;
         self.seen_ms = self.seen_ms.max(elapsed_ms);
-        self.tick = self.tick.saturating_add(gap.min(CLOCK_STEP_MS_MAX));
         Look { now: Tick(self.tick), stalled: gap > CLOCK_STEP_MS_MAX }
+    }
+
+    /// The same without noticing it.
+    pub(crate) fn glance(&self, elapsed_ms: u64) -> Tick {
+        let gap = elapsed_ms.saturating_sub(self.seen_ms);
+        Tick(self.tick.saturating_add(gap.min(CLOCK_STEP_MS_MAX)))
     }
 }
 
@@ -94,6 +111,17 @@ mod tests {
     #[test]
     fn time_never_goes_back() {
         assert_eq!(looks(&[500, 400, 500, 501]), [(500, false), (500, false), (500, false), (501, false)]);
+    }
+
+    #[test]
+    fn a_glance_sees_what_the_next_look_will_and_hides_nothing_from_it() {
+        let mut steps = Steps::default();
+        steps.look(100);
+        for (time, tick) in [(100, 100), (50, 100), (350, 350), (1_100, 1_100), (1_101, 1_100), (9_000, 1_100)] {
+            assert_eq!(steps.glance(time), Tick(tick));
+        }
+        assert_eq!(steps.look(9_000), Look { now: Tick(1_100), stalled: true });
+        assert_eq!(steps.glance(9_001), Tick(1_101));
     }
 
     #[test]

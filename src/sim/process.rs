@@ -80,6 +80,10 @@ impl Time for ProcessClock {
     fn look(&mut self) -> Look {
         self.steps.look(self.elapsed.get())
     }
+
+    fn glance(&self) -> Tick {
+        self.steps.glance(self.elapsed.get())
+    }
 }
 
 /// See the head of this file.
