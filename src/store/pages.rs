@@ -429,18 +429,57 @@ mod tests {
     }
 
     #[test]
+    fn no_dirty_page_is_missed_and_none_waits_longer_than_since_its_first_change() {
+        let mut number = 1_u64;
+        let mut below = move |bound: u64| {
+            number = number * 48_271 % 2_147_483_647;
+            (number % bound) as u32
+        };
+        let (mut dirty, mut model) = (DirtyPages::default(), BTreeMap::<Place, u64>::new());
+        for step in 0..100_000 {
+            match below(20) {
+                0 => {
+                    let campaign = CampaignId(1 + below(2));
+                    let (first, tasks) = (below(6) * CLEAR_TASKS_UNIT, below(6) * CLEAR_TASKS_UNIT);
+                    let pages = pages_of_tasks(campaign, TaskIndex(first), tasks);
+                    dirty.forget(&pages);
+                    model.retain(|page, _| !pages.contains(page));
+                }
+                1..=4 => match dirty.take_oldest() {
+                    Some(page) => assert!(model.remove(&page).is_some(), "{page:?} was clean"),
+                    None => assert!(model.is_empty(), "{model:?}"),
+                },
+                kind => {
+                    let numbers = [0, 511, 512, 1_023, 1_024, 2_047, 2_048, 2_559, 2_560, 3_000];
+                    let number = numbers[below(numbers.len() as u64) as usize];
+                    let leases = Place { table: Table::Leases, campaign: 0, number };
+                    let tasks = Place { table: Table::Tasks, campaign: 1 + below(2), number };
+                    let page = if kind < 9 { leases } else { tasks };
+                    dirty.mark(page, step / 4);
+                    model.entry(page).or_insert(step / 4);
+                }
+            }
+            let (said, exact) = (dirty.clone().oldest(), model.values().min().copied());
+            assert!(said <= exact && said.is_some() == exact.is_some(), "{said:?} is not {exact:?}, or earlier");
+            assert!(dirty.bits.values().all(|bits| bits.iter().any(|byte| *byte != 0)), "nothing is kept");
+        }
+    }
+
+    #[test]
     fn a_stretch_of_any_length_is_forgotten_and_nothing_else() {
         let page = |campaign, number| Place { table: Table::Tasks, campaign, number };
         let last = u32::MAX / rows_per_page(Table::Tasks);
         for (first, tasks, kept) in [
-            // A few pages, looked up one by one; more than are dirty; all that there can be.
-            (CLEAR_TASKS_UNIT, CLEAR_TASKS_UNIT, vec![0, 511, 1_024, last]),
+            // Within a row of bits; to its end; beyond it; almost all that there can be.
+            (CLEAR_TASKS_UNIT, CLEAR_TASKS_UNIT, vec![0, 511, 1_024, 2_047, 2_048, 2_559, 2_560, last]),
+            (CLEAR_TASKS_UNIT, 3 * CLEAR_TASKS_UNIT, vec![0, 511, 2_048, 2_559, 2_560, last]),
+            (CLEAR_TASKS_UNIT, 4 * CLEAR_TASKS_UNIT, vec![0, 511, 2_560, last]),
             (CLEAR_TASKS_UNIT, 1 << 30, vec![0, 511, last]),
             (0, u32::MAX - (CLEAR_TASKS_UNIT - 1), vec![last]),
         ] {
             let mut dirty = DirtyPages::default();
             let others = (0..2_000).map(|number| page(2, number));
-            let pages = [0, 511, 512, 1_023, 1_024, last].map(|number| page(1, number));
+            let pages = [0, 511, 512, 1_023, 1_024, 2_047, 2_048, 2_559, 2_560, last].map(|number| page(1, number));
             for (record, page) in (1..).zip(pages.into_iter().chain(others.clone())) {
                 dirty.mark(page, record);
             }
