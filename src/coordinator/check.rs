@@ -47,7 +47,7 @@ impl Coordinator {
             let holds =
                 |lease: &Lease| self.sessions.get(lease.session).is_some_and(|one| one.origin.is_some() == origin);
             let ended = self.leases.iter().filter(|(_, lease)| lease.state != LeaseState::Live && holds(lease));
-            require(self.leases.expired(origin) == ended.map(|(slot, _)| slot).collect(), || {
+            require(self.leases.expired(origin) == ended.map(|(slot, _)| slot).collect::<Vec<_>>(), || {
                 "the index of leases that may be forgotten".into()
             })?;
         }

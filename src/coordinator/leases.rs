@@ -13,7 +13,7 @@
 //! expired, is not durable: after a restart every lease begins anew, and those that had expired are in order of their slots.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::rows::{Lease, LeaseRow, LeaseState};
 use crate::types::{LeaseId, Tick};
@@ -22,7 +22,8 @@ use crate::types::{LeaseId, Tick};
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     lease: Option<Lease>,
-    granted: Tick,
+    /// When a live lease was granted, as a tick; of one that has ended, its key in [`Leases::expired`].
+    since: u64,
     generation: u32,
     /// Of a live lease, among those of its session.
     place: u32,
@@ -36,13 +37,8 @@ impl Slot {
     }
 }
 
-/// Which leases that have ended are forgotten first: those of native sessions, then those whose holder must be
-/// disconnected; of each the one that ended first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Expiry {
-    origin: bool,
-    number: u64,
-}
+/// Set in the keys of [`Leases::expired`] of leases whose holder must be disconnected.
+const ORIGIN: u64 = 1 << 63;
 
 /// All leases of a coordinator.
 #[derive(Debug, Default)]
@@ -51,11 +47,10 @@ pub(super) struct Leases {
     /// The lowest comes first; each is there once.
     free: BinaryHeap<Reverse<u32>>,
     held: usize,
-    /// Slots of leases that are kept but not live, in the order in which they are forgotten when there is no room.
-    expired: BTreeMap<Expiry, u32>,
-    /// The keys there.
-    expiries: HashMap<u32, Expiry>,
-    expiry: u64,
+    /// Slots of leases that are kept but not live, in the order in which they are forgotten when there is no room: those of native
+    /// sessions, then those whose holder must be disconnected; of each the one that ended first.
+    expired: BTreeMap<u64, u32>,
+    expiries: u64,
 }
 
 impl Leases {
@@ -72,13 +67,13 @@ impl Leases {
     /// Puts a lease into the lowest free slot, under a new id.
     pub(super) fn insert(&mut self, lease: Lease, now: Tick) -> LeaseId {
         let slot = self.free.pop().map(|Reverse(slot)| slot).unwrap_or_else(|| {
-            self.slots.push(Slot { lease: None, granted: now, generation: 0, place: 0 });
+            self.slots.push(Slot { lease: None, since: now.0, generation: 0, place: 0 });
             self.end() - 1
         });
         let entry = &mut self.slots[slot as usize];
         entry.generation += 1;
         entry.lease = Some(lease);
-        entry.granted = now;
+        entry.since = now.0;
         self.held += 1;
         LeaseId { slot, generation: entry.generation }
     }
@@ -90,7 +85,7 @@ impl Leases {
         } else if row.generation < u32::MAX {
             self.free.push(Reverse(self.end()));
         }
-        self.slots.push(Slot { lease: row.lease, granted: now, generation: row.generation, place: 0 });
+        self.slots.push(Slot { lease: row.lease, since: now.0, generation: row.generation, place: 0 });
     }
 
     /// Ends the lease in a slot. A slot whose generations are used up is never used again.
@@ -102,7 +97,7 @@ impl Leases {
             self.free.push(Reverse(slot));
         }
         if lease.state != LeaseState::Live {
-            self.may_not_be_forgotten(slot);
+            self.expired.remove(&entry.since);
         }
         Some(lease)
     }
@@ -122,8 +117,8 @@ impl Leases {
         let Some(lease) = &mut entry.lease else { return };
         lease.state = LeaseState::Live;
         lease.runs = runs;
-        entry.granted = now;
-        self.may_not_be_forgotten(slot);
+        self.expired.remove(&entry.since);
+        entry.since = now.0;
     }
 
     /// The place of a live lease among those of its session.
@@ -140,16 +135,10 @@ impl Leases {
 
     /// Lets a lease that has just ended be forgotten when its place is needed.
     pub(super) fn may_be_forgotten(&mut self, slot: u32, origin: bool) {
-        self.expiry += 1;
-        let expiry = Expiry { origin, number: self.expiry };
-        self.expired.insert(expiry, slot);
-        self.expiries.insert(slot, expiry);
-    }
-
-    fn may_not_be_forgotten(&mut self, slot: u32) {
-        if let Some(expiry) = self.expiries.remove(&slot) {
-            self.expired.remove(&expiry);
-        }
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        self.expiries += 1;
+        entry.since = if origin { self.expiries | ORIGIN } else { self.expiries };
+        self.expired.insert(entry.since, slot);
     }
 
     /// The slot of the lease that is forgotten first when there is no room.
@@ -157,9 +146,14 @@ impl Leases {
         self.expired.first_key_value().map(|(_, slot)| *slot)
     }
 
-    /// Slots of leases that may be forgotten, for checks: those of native sessions, then the others.
-    pub(super) fn expired(&self, origin: bool) -> BTreeSet<u32> {
-        self.expired.iter().filter(|(expiry, _)| expiry.origin == origin).map(|(_, slot)| *slot).collect()
+    /// Slots of leases that may be forgotten, for checks, ascending: of native sessions, or of others. A slot that does not know its key
+    /// is there as the last that could be.
+    pub(super) fn expired(&self, origin: bool) -> Vec<u32> {
+        let keys = self.expired.iter().filter(|(key, _)| (**key & ORIGIN != 0) == origin);
+        let known = |key: u64, slot: u32| self.slots.get(slot as usize).is_some_and(|entry| entry.since == key);
+        let mut slots: Vec<u32> = keys.map(|(key, slot)| if known(*key, *slot) { *slot } else { u32::MAX }).collect();
+        slots.sort_unstable();
+        slots
     }
 
     /// The lease in a slot.
@@ -182,9 +176,9 @@ impl Leases {
         LeaseId { slot, generation: self.slots.get(slot as usize).map_or(0, |slot| slot.generation) }
     }
 
-    /// When the lease in a slot was granted, in this process.
+    /// When the live lease in a slot was granted, in this process.
     pub(super) fn granted(&self, slot: u32) -> Tick {
-        self.slots.get(slot as usize).map_or(Tick(0), |slot| slot.granted)
+        self.slots.get(slot as usize).map_or(Tick(0), |slot| Tick(slot.since))
     }
 
     /// All leases in order of their slots.

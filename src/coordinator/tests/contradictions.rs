@@ -88,6 +88,7 @@ fn sessions_and_their_leases_agree() {
         &[
             |all| all.leases.may_be_forgotten(0, false),
             |all| all.leases.may_be_forgotten(0, true),
+            |all| all.leases.may_be_forgotten(1, false),
             |all| lease(all, 0).state = LeaseState::Expired,
             |all| lease(all, 1).state = LeaseState::Live,
         ],
