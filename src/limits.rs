@@ -3,6 +3,8 @@
 //! The coordinator takes its bounds as a value (`coordinator::Options`), so that tests and simulations can run
 //! with tiny ones; the constants are the defaults. Relations between bounds are asserted at compile time below.
 
+use std::num::NonZero;
+
 /// Port for all dialects.
 pub const PORT: u16 = 65432;
 
@@ -100,10 +102,10 @@ pub const COUNTS_PER_ANSWER_MAX: u32 = 1_000;
 pub const STATUS_PER_ANSWER_MAX: usize = 100;
 /// Requests in one message of a client.
 pub const REQUESTS_PER_MESSAGE_MAX: usize = 1_024;
-/// Requests in one group commit.
+/// Requests in one group commit; a message without any counts as one.
 pub const REQUESTS_PER_COMMIT_MAX: usize = 4_000;
-/// A group commit of so many requests is large: other messages are decided on while it is written.
-pub const LARGE_COMMIT_REQUESTS: usize = 512;
+/// A group commit of so many is large: other messages are decided on while it is written.
+pub const LARGE_COMMIT_REQUESTS: NonZero<usize> = NonZero::new(512).unwrap();
 /// About how many bytes of commands go into one group commit.
 pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 

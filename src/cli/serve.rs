@@ -109,7 +109,7 @@ impl ServeArguments {
             pace: self.pace.unwrap_or_default(),
             turns: self
                 .large_commits
-                .map_or_else(Turns::default, |requests| Turns { large_requests: requests.get(), ..Turns::default() }),
+                .map_or_else(Turns::default, |requests| Turns { large_requests: requests, ..Turns::default() }),
             bounds: Bounds {
                 commit: self.disk_timeout,
                 opening: self.disk_timeout.saturating_mul(limits::OPENING_COMMITS),

@@ -26,6 +26,7 @@
 //!
 //! Tested in this file with a state machine, a disk and a clock that keep a diary.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -72,10 +73,10 @@ pub(crate) trait Journal<M> {
 /// How much the pipeline takes into one turn, and which turns are large: other messages are decided on while they are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns {
-    /// Requests in one turn at most, at least one message.
+    /// Requests in one turn at most, at least one message. A message without any counts as one.
     pub requests_max: usize,
-    /// A turn of so many requests is large.
-    pub large_requests: usize,
+    /// A turn of so many is large.
+    pub large_requests: NonZero<usize>,
 }
 
 impl Default for Turns {
@@ -423,7 +424,7 @@ impl<M: Machine, J: Journal<M>, T: Time, C: Commit<J::Writing>> Pipeline<M, J, T
 impl Work {
     /// Whether it pays to decide on something else while it is written.
     fn is_large(&self, turns: &Turns) -> bool {
-        self.weight.requests >= turns.large_requests
+        self.weight.requests >= turns.large_requests.get()
     }
 }
 
@@ -677,12 +678,12 @@ mod tests {
 
         /// From now on no commit is large: a turn takes in what fits.
         fn small(&mut self) {
-            self.pipeline.links.turns.large_requests = usize::MAX;
+            self.pipeline.links.turns.large_requests = NonZero::<usize>::MAX;
         }
 
         /// From now on every commit is large, and this many messages are heard while the next ones are written.
         fn large(&mut self, hears: usize) {
-            self.pipeline.links.turns.large_requests = 1;
+            self.pipeline.links.turns.large_requests = NonZero::<usize>::MIN;
             self.pipeline.committer.hears = hears;
         }
 
@@ -771,13 +772,14 @@ mod tests {
 
     #[test]
     fn a_turn_ends_when_it_is_large_however_small_its_messages_are() {
+        let large = LARGE_COMMIT_REQUESTS.get();
         let mut rig = Rig::new(1, None, &[(0, false)]);
         rig.turn();
-        (0..=LARGE_COMMIT_REQUESTS as u64).for_each(|number| rig.say(0, number, 1));
+        (0..=large as u64).for_each(|number| rig.say(0, number, 1));
         rig.pipeline.committer.hears = 1;
         let diary = rig.turn();
-        let expected = [format!("begin {LARGE_COMMIT_REQUESTS}"), format!("apply {LARGE_COMMIT_REQUESTS}")];
-        assert_eq!(diary[LARGE_COMMIT_REQUESTS..LARGE_COMMIT_REQUESTS + 2], expected);
+        let expected = [format!("begin {large}"), format!("apply {large}")];
+        assert_eq!(diary[large..large + 2], expected);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a seed is: how many of what, which limits, and what breaks how often. All of it follows from the seed.
 
+use std::num::NonZero;
+
 use super::process::Bounds;
 use super::random::Random;
 use super::stage::Weather;
@@ -83,7 +85,7 @@ pub(super) struct Shape {
 }
 
 /// Every commit is written by another thread.
-const LARGE: Turns = Turns { requests_max: limits::REQUESTS_PER_COMMIT_MAX, large_requests: 1 };
+const LARGE: Turns = Turns { requests_max: limits::REQUESTS_PER_COMMIT_MAX, large_requests: NonZero::<usize>::MIN };
 /// And little is decided meanwhile.
 const LARGE_AND_FEW: Turns = Turns { requests_max: 3, ..LARGE };
 
