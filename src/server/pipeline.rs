@@ -22,7 +22,7 @@
 //! - A turn that changed nothing neither writes nor syncs.
 //! - The pipeline never waits for a peer.
 //! - Time is decided upon only when everything that had been received when it was due has been applied; never while a commit is
-//!   written: a disk that stands still is a stall.
+//!   written: a disk that stands still is a stall. However much waits and however slow the disk is, it is decided upon in the end.
 //!
 //! Tested in this file with a state machine, a disk and a clock that keep a diary.
 
